@@ -1,0 +1,50 @@
+"""mallocGame: which tensor lives in fast memory, when and where, as a game for agents."""
+
+from malloc_game.platform import configure_platform
+
+configure_platform()
+
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default  # noqa: E402
+from malloc_game.check import Violation, check  # noqa: E402
+from malloc_game.encode import encode  # noqa: E402
+from malloc_game.errors import AssignmentError, MallocGameError, ProblemError  # noqa: E402
+from malloc_game.evaluate import Latency, latency  # noqa: E402
+from malloc_game.fileio import (  # noqa: E402
+    load_assignment,
+    load_problem,
+    save_assignment,
+    save_problem,
+)
+from malloc_game.game import init, legal_actions, step, to_assignment  # noqa: E402
+from malloc_game.generators import random_problem  # noqa: E402
+from malloc_game.observe import OBSERVATION_SIZE, observe  # noqa: E402
+from malloc_game.problem import (  # noqa: E402
+    CostTable,
+    Instruction,
+    Position,
+    Problem,
+    Value,
+)
+from malloc_game.state import (  # noqa: E402
+    ACTION_NAMES,
+    COPY,
+    DROP,
+    NO_COPY,
+    NUM_ACTIONS,
+    UNPLACED,
+    GameState,
+    Program,
+)
+from malloc_game.target import TARGETS, Target  # noqa: E402
+from malloc_game.timeline import Timeline  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTION_NAMES", "COPY", "DROP", "EVICTION", "NO_COPY", "NUM_ACTIONS", "OBSERVATION_SIZE",
+    "PREFETCH", "TARGETS", "UNPLACED", "Assignment", "AssignmentError", "Chunk", "Copy",
+    "CostTable", "GameState", "Instruction", "Latency", "MallocGameError", "Position", "Problem",
+    "ProblemError", "Program", "Target", "Timeline", "Value", "Violation", "all_default", "check",
+    "encode", "init", "latency", "legal_actions", "load_assignment", "load_problem", "observe",
+    "random_problem", "save_assignment", "save_problem", "step", "to_assignment",
+]  # fmt: skip

@@ -1,0 +1,177 @@
+"""Independent checker of assignments: NumPy and plain loops, no code shared with the game.
+
+Each violation has a kind, so that every sort of damage is told apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from malloc_game.assignment import PREFETCH, Assignment
+from malloc_game.problem import Problem
+
+OVERLAP = "overlap"  # two chunks share memory at the same time
+CAPACITY = "capacity"  # a chunk is outside the alternate memory
+ALIGNMENT = "alignment"  # an offset is not a multiple of the alignment
+UNCOVERED = "uncovered"  # a position is in alternate memory while its value has no chunk there
+NOT_ALLOWED = "not_allowed"  # the value may not be in alternate memory
+PARTIAL = "partial"  # a computed value is in both memories (an alias set is split)
+TOO_EARLY = "too_early"  # a chunk or copy begins before the value exists or not in the entry
+TOO_LATE = "too_late"  # a chunk or copy ends after the value's last use
+NO_COPY = "no_copy"  # a use of a parameter in alternate memory that no copy serves
+BANDWIDTH = "bandwidth"  # a copy is not finished when its use begins
+SIZE = "size"  # a chunk or copy has not the value's size
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """One broken rule."""
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+def check(problem: Problem, assignment: Assignment) -> list[Violation]:
+    """All rules that `assignment` breaks, in bytes and cycles; an empty list means it is valid."""
+    return [
+        *_check_chunks(problem, assignment),
+        *_check_overlap(problem, assignment),
+        *_check_positions(problem, assignment),
+        *_check_parameters(problem, assignment),
+        *_check_bandwidth(problem, assignment),
+    ]
+
+
+def _check_chunks(problem: Problem, assignment: Assignment) -> list[Violation]:
+    found = []
+    target = problem.target
+    for i, chunk in enumerate(assignment.chunks):
+        value = problem.values[chunk.value]
+        label = f"chunk {i} of {value.name}"
+        if chunk.offset < 0 or chunk.offset + chunk.size > target.alternate_memory_bytes:
+            found.append(Violation(CAPACITY, f"{label}: [{chunk.offset}, +{chunk.size})"))
+        if chunk.offset % target.alignment_bytes:
+            found.append(Violation(ALIGNMENT, f"{label}: offset {chunk.offset}"))
+        if not value.may_be_in_alternate:
+            found.append(Violation(NOT_ALLOWED, label))
+        if chunk.size != value.size_bytes:
+            found.append(Violation(SIZE, f"{label}: {chunk.size}, not {value.size_bytes} bytes"))
+        if chunk.start < value.start:
+            found.append(Violation(TOO_EARLY, f"{label}: {chunk.start} < {value.start}"))
+        if chunk.end > value.end:
+            found.append(Violation(TOO_LATE, f"{label}: {chunk.end} > {value.end}"))
+    for i, copy in enumerate(assignment.copies):
+        value = problem.values[copy.value]
+        label = f"copy {i} of {value.name}"
+        if copy.size != value.size_bytes:
+            found.append(Violation(SIZE, f"{label}: {copy.size}, not {value.size_bytes} bytes"))
+        if copy.start < value.start or not problem.instructions[copy.start].in_entry:
+            found.append(Violation(TOO_EARLY, f"{label}: starts at {copy.start}"))
+        if copy.end >= value.end or copy.end <= copy.start:
+            found.append(Violation(TOO_LATE, f"{label}: ends at {copy.end}"))
+    return found
+
+
+def _check_overlap(problem: Problem, assignment: Assignment) -> list[Violation]:
+    if not assignment.chunks:
+        return []
+    rows = np.array([(c.offset, c.offset + c.size, c.start, c.end) for c in assignment.chunks])
+    low, high, start, end = rows.T
+    shared = (
+        (low[:, None] < high) & (low < high[:, None])
+        & (start[:, None] < end) & (start < end[:, None])
+    )  # fmt: skip
+    return [
+        Violation(
+            OVERLAP,
+            f"chunks of {problem.values[assignment.chunks[i].value].name} and"
+            f" {problem.values[assignment.chunks[j].value].name}",
+        )
+        for i, j in np.argwhere(np.triu(shared, 1))
+    ]
+
+
+def _check_positions(problem: Problem, assignment: Assignment) -> list[Violation]:
+    found = []
+    chunks: dict[int, list] = {}
+    for chunk in assignment.chunks:
+        chunks.setdefault(chunk.value, []).append(chunk)
+    inside: dict[int, set[bool]] = {}
+    for t, instruction in enumerate(problem.instructions):
+        for p, position in enumerate(instruction.positions):
+            in_alternate = bool(assignment.masks[t] >> p & 1)
+            inside.setdefault(position.value, set()).add(in_alternate)
+            if in_alternate and not any(
+                c.start <= t < c.end for c in chunks.get(position.value, ())
+            ):
+                found.append(Violation(UNCOVERED, f"{instruction.name} {position}"))
+    for v, sides in inside.items():
+        value = problem.values[v]
+        if not value.is_parameter and len(sides) > 1:
+            found.append(Violation(PARTIAL, value.name))
+        if not value.is_parameter and sides == {True}:
+            whole = [c for c in chunks.get(v, ()) if c.start <= value.start and c.end >= value.end]
+            if not whole:
+                found.append(Violation(UNCOVERED, f"{value.name} has no chunk for its whole life"))
+    return found
+
+
+def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violation]:
+    """Every use of a parameter in alternate memory is served by a chunk that a copy has filled."""
+    prefetches: dict[int, list] = {}
+    for copy in assignment.copies:
+        if copy.direction == PREFETCH:
+            prefetches.setdefault(copy.value, []).append(copy)
+    found = []
+    for v, value in enumerate(problem.values):
+        if not value.is_parameter:
+            continue
+        filled = [
+            (copy.end, chunk.end)
+            for chunk in assignment.chunks
+            if chunk.value == v
+            for copy in prefetches.get(v, ())
+            if copy.start == chunk.start and copy.end < chunk.end
+        ]
+        for t, p in problem.positions_of_value[v]:
+            in_alternate = assignment.masks[t] >> p & 1
+            if in_alternate and not any(ready <= t < end for ready, end in filled):
+                found.append(Violation(NO_COPY, f"{value.name} at {t}: no copy fills its chunk"))
+    return found
+
+
+def _check_bandwidth(problem: Problem, assignment: Assignment) -> list[Violation]:
+    """Play the copies in order of their starts and see that each is done before its use."""
+    order = sorted(range(len(assignment.copies)), key=lambda i: (assignment.copies[i].start, i))
+    remaining = [float(assignment.copies[i].size) for i in order]
+    front = 0
+    found = []
+    for t in range(len(problem.instructions)):
+        for k, i in enumerate(order):
+            copy = assignment.copies[i]
+            if copy.end == t and remaining[k] > 1e-3:
+                found.append(
+                    Violation(
+                        BANDWIDTH,
+                        f"copy of {problem.values[copy.value].name} needed at {t}:"
+                        f" {remaining[k]:.0f} bytes to go",
+                    )
+                )
+        spare = (
+            problem.instruction_cycles(t, assignment.masks[t])
+            * problem.target.default_bytes_per_cycle
+        )
+        spare -= problem.default_bytes(t, assignment.masks[t])
+        while spare > 0 and front < len(order) and assignment.copies[order[front]].start <= t:
+            moved = min(spare, remaining[front])
+            remaining[front] -= moved
+            spare -= moved
+            if remaining[front] > 1e-3:
+                break
+            front += 1
+    return found

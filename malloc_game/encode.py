@@ -1,0 +1,205 @@
+"""Problem to padded device arrays: the only place where bytes become granules and transfer units."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from malloc_game.errors import ProblemError
+from malloc_game.problem import MAX_PRICED_POSITIONS, Problem
+from malloc_game.state import TRANSFER_UNIT_BYTES, UNPLACED, Program
+
+NUM_GRANULES = 2048
+_INT32_MAX = (1 << 31) - 1
+
+
+def bucket(size: int, smallest: int = 64) -> int:
+    """Padded size: the next of 64, 96, 128, 192, 256, ... so that programs share traces."""
+    padded = smallest
+    while padded < size:
+        padded = padded * 3 // 2 if padded & (padded - 1) == 0 else padded * 4 // 3
+    return padded
+
+
+def granule_bytes(problem: Problem, num_granules: int = NUM_GRANULES) -> int:
+    """Bytes of one granule: the capacity split in `num_granules`, rounded up to the alignment."""
+    alignment = problem.target.alignment_bytes
+    return max(1, math.ceil(problem.target.alternate_memory_bytes / num_granules / alignment)) * (
+        alignment
+    )
+
+
+def _idle_units(problem: Problem, time: int, mask: int) -> int:
+    idle_cycles = problem.instruction_cycles(time, mask)
+    moved = problem.default_bytes(time, mask)
+    idle_bytes = idle_cycles * problem.target.default_bytes_per_cycle - moved
+    # Rounded down, while copies are rounded up: a copy that is on time here is on time in bytes.
+    return max(0, min(math.floor(idle_bytes / TRANSFER_UNIT_BYTES), 1 << 24))
+
+
+def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Flat cost tables: for each instruction its first entry, then cycles and idle units."""
+    start_of: dict[tuple, int] = {}
+    starts, cycles, idle = [], [], []
+    for t, instruction in enumerate(problem.instructions):
+        table = problem.cost_tables[instruction.cost_table]
+        sizes = tuple(p.size_bytes for p in instruction.positions)
+        key = (instruction.cost_table, instruction.other_bytes, sizes)
+        if key not in start_of:
+            start_of[key] = len(cycles)
+            cycles.extend(table.cycles)
+            idle.extend(_idle_units(problem, t, m) for m in range(len(table.cycles)))
+        starts.append(start_of[key])
+    return starts, np.array(cycles, np.int64), np.array(idle, np.int64)
+
+
+def _check_ranges(problem: Problem, cycles: np.ndarray, idle_total: int) -> None:
+    worst = sum(
+        i.trip_count * max(problem.cost_tables[i.cost_table].cycles) for i in problem.instructions
+    )
+    worst += sum(v.write_back_cycles for v in problem.values)
+    if worst > _INT32_MAX:
+        raise ProblemError(
+            f"{problem.name}: worst-case latency of {worst} cycles exceeds 2**31 - 1;"
+            " the game counts in 32-bit cycles"
+        )
+    if idle_total > _INT32_MAX:
+        raise ProblemError(f"{problem.name}: idle bandwidth of {idle_total} KiB exceeds 2**31 - 1")
+
+
+def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
+    """All decisions in the game's order: at each time uses of parameters, then definitions."""
+    rows = []
+    last_of_parameter: dict[int, int] = {}
+    defined: set[int] = set()
+    for t, instruction in enumerate(problem.instructions):
+        uses: dict[int, int] = {}
+        definitions: list[int] = []
+        for p, position in enumerate(instruction.positions):
+            value = problem.values[position.value]
+            if not value.may_be_in_alternate:
+                continue
+            if value.is_parameter and instruction.in_entry:
+                bit = 1 << p if p < MAX_PRICED_POSITIONS else 0
+                uses[position.value] = uses.get(position.value, 0) | bit
+            elif not value.is_parameter and position.value not in defined:
+                defined.add(position.value)
+                definitions.append(position.value)
+        for v, bits in uses.items():
+            previous = last_of_parameter.get(v, UNPLACED)
+            if previous != UNPLACED:
+                rows[previous]["next_time"] = t
+            last_of_parameter[v] = len(rows)
+            rows.append(
+                dict(time=t, value=v, is_parameter=True, previous=previous, bits=bits, end=t + 1)
+            )
+        for v in definitions:
+            rows.append(dict(time=problem.values[v].start, value=v, is_parameter=False, bits=0,
+                             previous=UNPLACED, end=problem.values[v].end))  # fmt: skip
+    return rows
+
+
+def _pad(rows: list | np.ndarray, length: int, fill: float | bool, dtype: type) -> np.ndarray:
+    out = np.full(length, fill, dtype)
+    out[: len(rows)] = rows
+    return out
+
+
+def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Program:
+    """Encode a problem as padded arrays for the device; an encoded `Program` is returned as it is.
+
+    Raises:
+      ProblemError: the problem does not fit 32-bit arithmetic.
+    """
+    if isinstance(problem, Program):
+        return problem
+    starts, cycles, idle = _tables(problem)
+    times = len(problem.instructions)
+    max_times = bucket(times)
+    trips = np.array([i.trip_count for i in problem.instructions], np.int64)
+    default_by_time = trips * cycles[starts]
+    _check_ranges(problem, cycles, int(idle.max()) * times)
+    rows = _decisions(problem)
+    max_decisions = bucket(len(rows))
+    granule = granule_bytes(problem, num_granules)
+    capacity = problem.target.alternate_memory_bytes // granule
+    size = [math.ceil(problem.values[r["value"]].size_bytes / granule) for r in rows]
+    units = [
+        math.ceil(problem.values[r["value"]].size_bytes / TRANSFER_UNIT_BYTES) for r in rows
+    ]
+    computed = {r["value"] for r in rows if not r["is_parameter"]}
+    positions = [
+        (v, t, 1 << p)
+        for v in sorted(computed)
+        for t, p in problem.positions_of_value[v]
+        if p < MAX_PRICED_POSITIONS  # the others have no cost; the host's masks hold them
+    ]
+    max_positions = bucket(len(positions))
+    before = np.cumsum(default_by_time) - default_by_time
+    default = max(1, int(default_by_time.sum()))
+    demand = np.zeros(times + 1)
+    for value in problem.values:
+        if value.may_be_in_alternate:
+            demand[value.start] += value.size_bytes
+            demand[value.end] -= value.size_bytes
+    demand = np.cumsum(demand)[:-1] / problem.target.alternate_memory_bytes
+    i32 = np.int32
+    column = lambda name, fill: _pad([r.get(name, fill) for r in rows], max_decisions, fill, i32)  # noqa: E731
+    program = Program(
+        num_times=i32(times),
+        num_decisions=i32(len(rows)),
+        default_cycles=i32(default),
+        table_start=_pad(starts, max_times, 0, i32),
+        trip_count=_pad(trips, max_times, 0, i32),
+        may_start_copy=_pad([i.in_entry for i in problem.instructions], max_times, False, bool),
+        time_fraction=_pad(before / default, max_times, 1.0, np.float32),
+        demand=_pad(demand, max_times, 0.0, np.float32),
+        cycles=_pad(cycles, bucket(len(cycles)), 0, i32),
+        idle=_pad(idle, bucket(len(cycles)), 0, i32),
+        decision_time=column("time", 0),
+        decision_value=column("value", UNPLACED),
+        is_parameter=column("is_parameter", 0).astype(bool),
+        previous=column("previous", UNPLACED),
+        next_time=column("next_time", max_times),
+        size=_pad(size, max_decisions, 0, i32),
+        copy_units=_pad(units, max_decisions, 0, i32),
+        bits=column("bits", 0),
+        end=column("end", 1),
+        write_back=_pad(
+            [0 if r["is_parameter"] else _write_back(problem, r["value"]) for r in rows],
+            max_decisions, 0, i32),
+        static_gain=_pad(
+            [_static_gain(problem, r) / default for r in rows], max_decisions, 0.0, np.float32),
+        position_value=_pad([p[0] for p in positions], max_positions, UNPLACED, i32),
+        position_time=_pad([p[1] for p in positions], max_positions, 0, i32),
+        position_bits=_pad([p[2] for p in positions], max_positions, 0, i32),
+        granules=np.ones(capacity, bool),
+    )  # fmt: skip
+    return jax.tree.map(jnp.asarray, program)
+
+
+def _write_back(problem: Problem, value: int) -> int:
+    has_output = any(
+        problem.instructions[t].positions[p].is_output
+        for t, p in problem.positions_of_value[value]
+    )
+    return problem.values[value].write_back_cycles if has_output else 0
+
+
+def _static_gain(problem: Problem, row: dict) -> int:
+    """Cycles saved when this decision alone puts its positions in alternate memory."""
+    if row["is_parameter"]:
+        masks = {row["time"]: row["bits"]}
+    else:
+        masks: dict[int, int] = {}
+        for t, p in problem.positions_of_value[row["value"]]:
+            masks[t] = masks.get(t, 0) | 1 << p
+    saved = sum(
+        problem.instructions[t].trip_count
+        * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, mask))
+        for t, mask in masks.items()
+    )
+    return saved - (0 if row["is_parameter"] else _write_back(problem, row["value"]))

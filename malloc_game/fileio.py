@@ -1,0 +1,245 @@
+"""Problems and assignments as versioned JSON (gzipped when the name ends in .gz), strict on reading.
+
+Files are written whole or not at all: to a temporary file in the same directory, then renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import math
+import os
+import pathlib
+import tempfile
+import types
+import typing
+import zlib
+from typing import Any
+
+from malloc_game.assignment import Assignment, Chunk, Copy
+from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
+from malloc_game.problem import SCHEMA_VERSION, Problem
+
+_MAX_FILE_BYTES = 1 << 30  # decompressed; a guard against gzip bombs
+PathLike = str | os.PathLike[str]
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Raises:
+      MallocGameError: the directory is missing, read-only or full.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MallocGameError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def write_json(path: PathLike, content: Any) -> None:
+    """Write `content` as JSON to `path` (gzipped for *.gz), whole or not at all."""
+    data = (json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n").encode()
+    if str(path).endswith(".gz"):
+        data = gzip.compress(data, mtime=0)
+    write_bytes(path, data)
+
+
+def read_json(path: PathLike) -> Any:
+    """Read a JSON file, gzipped or not.
+
+    Raises:
+      MallocGameError: missing, unreadable, too large, empty, truncated, or not JSON.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            decompressor = zlib.decompressobj(wbits=31)
+            data = decompressor.decompress(data, _MAX_FILE_BYTES)
+            if decompressor.unconsumed_tail:
+                raise MallocGameError(f"{path}: more than {_MAX_FILE_BYTES} bytes unpacked")
+            if not decompressor.eof:
+                raise MallocGameError(f"{path}: the gzip data is truncated")
+    except OSError as error:
+        raise MallocGameError(f"cannot read {path}: {error.strerror or error}") from error
+    except zlib.error as error:
+        raise MallocGameError(f"{path}: not valid gzip data ({error})") from error
+    if not data.strip():
+        raise MallocGameError(f"{path}: the file is empty; expected JSON")
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MallocGameError(f"{path}: not valid JSON ({error})") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not allowed")
+
+
+def to_json(record: Any) -> Any:
+    """Dataclasses to dictionaries, tuples to lists; booleans of a tuple of bools to 0 and 1."""
+    if dataclasses.is_dataclass(record):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, tuple | list):
+        if record and all(isinstance(x, bool) for x in record):
+            return [int(x) for x in record]
+        return [to_json(x) for x in record]
+    return record
+
+
+def from_json(kind: Any, content: Any, where: str) -> Any:
+    """Build `kind` (a dataclass or the annotation of one of its fields) from JSON, strictly.
+
+    Raises:
+      ProblemError: an unknown, missing or mistyped field, named by its path `where`.
+    """
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _record_from_json(kind, content, where)
+    if origin is tuple:
+        if not isinstance(content, list):
+            raise ProblemError(f"{where}: expected a list, found {type(content).__name__}")
+        item = typing.get_args(kind)[0]
+        if item is int and all(type(x) is int for x in content):
+            return tuple(content)  # the long lists: cycles, masks
+        return tuple(from_json(item, x, f"{where}[{i}]") for i, x in enumerate(content))
+    if origin in (dict, typing.get_origin(typing.Mapping[str, Any])):
+        if not isinstance(content, dict):
+            raise ProblemError(f"{where}: expected an object, found {type(content).__name__}")
+        return types.MappingProxyType(content)
+    return _scalar_from_json(kind, content, where)
+
+
+def _scalar_from_json(kind: Any, content: Any, where: str) -> Any:
+    if kind is bool and type(content) in (bool, int) and content in (0, 1):
+        return bool(content)
+    if kind is float and type(content) in (int, float) and math.isfinite(content):
+        return float(content)
+    if kind is not bool and type(content) is kind:
+        return content
+    raise ProblemError(f"{where}: expected {kind.__name__}, found {json.dumps(content)[:60]}")
+
+
+def _record_from_json(kind: Any, content: Any, where: str) -> Any:
+    if not isinstance(content, dict):
+        raise ProblemError(f"{where}: expected an object, found {type(content).__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name in content:
+        if name not in fields:
+            raise ProblemError(f"{where}: unknown field {name!r}; known: {', '.join(fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in content:
+            values[name] = from_json(hints[name], content[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ProblemError(f"{where}: field {name!r} is missing")
+    return kind(**values)
+
+
+def _load(path: PathLike, kind: Any, label: str, error: type[MallocGameError]) -> Any:
+    content = read_json(path)
+    if not isinstance(content, dict) or label not in content:
+        raise error(f"{path}: not a {label} file (no field {label!r})")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise error(f"{path}: schema_version is {version!r}; this release reads {SCHEMA_VERSION}")
+    try:
+        return from_json(kind, content[label], label)
+    except MallocGameError as cause:
+        raise error(f"{path}: {cause}") from cause
+
+
+def problem_to_json(problem: Problem) -> dict[str, Any]:
+    """The problem file's content."""
+    content = to_json(problem)
+    content["provenance"] = dict(problem.provenance)
+    return {"schema_version": SCHEMA_VERSION, "problem": content}
+
+
+def save_problem(problem: Problem, path: PathLike) -> None:
+    """Write a problem file (JSON, gzipped for *.gz).
+
+    Raises:
+      MallocGameError: the file cannot be written.
+    """
+    write_json(path, problem_to_json(problem))
+
+
+def load_problem(path: PathLike) -> Problem:
+    """Read and validate a problem file.
+
+    Raises:
+      MallocGameError: the file cannot be read, or is no problem file.
+      ProblemError: its content breaks a rule; the message names the field.
+    """
+    return _load(path, Problem, "problem", ProblemError)
+
+
+def save_assignment(assignment: Assignment, problem: Problem, path: PathLike) -> None:
+    """Write an assignment file; it remembers which problem it belongs to.
+
+    Raises:
+      MallocGameError: the file cannot be written.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "problem_name": problem.name,
+        "target": problem.target.name,
+        "assignment": to_json(assignment),
+        "alternate": {
+            i.name: [str(p) for k, p in enumerate(i.positions) if assignment.in_alternate(t, k)]
+            for t, i in enumerate(problem.instructions)
+            if assignment.masks[t]
+        },
+    }
+    write_json(path, content)
+
+
+def load_assignment(path: PathLike, problem: Problem) -> Assignment:
+    """Read an assignment of `problem`.
+
+    Raises:
+      MallocGameError: the file cannot be read, or is no assignment file.
+      AssignmentError: it does not fit the problem.
+    """
+    assignment = _load(path, Assignment, "assignment", AssignmentError)
+    check_shape(problem, assignment, str(path))
+    return assignment
+
+
+def check_shape(problem: Problem, assignment: Assignment, where: str) -> None:
+    """Check that an assignment speaks of this problem's instructions and values.
+
+    Raises:
+      AssignmentError: naming what does not exist in the problem.
+    """
+    times = len(problem.instructions)
+    if len(assignment.masks) != times:
+        raise AssignmentError(
+            f"{where}: the assignment is for {len(assignment.masks)} instructions,"
+            f" the problem {problem.name!r} has {times}"
+        )
+    for t, mask in enumerate(assignment.masks):
+        if not 0 <= mask < 1 << len(problem.instructions[t].positions):
+            raise AssignmentError(f"{where}: masks[{t}] is {mask}; no such positions")
+    records: list[tuple[str, Chunk | Copy]] = [
+        *((f"chunks[{i}]", c) for i, c in enumerate(assignment.chunks)),
+        *((f"copies[{i}]", c) for i, c in enumerate(assignment.copies)),
+    ]
+    for name, record in records:
+        if not 0 <= record.value < len(problem.values):
+            raise AssignmentError(f"{where}: {name}.value {record.value} does not exist")
+        if not 0 <= record.start <= record.end <= times:
+            raise AssignmentError(f"{where}: {name} times [{record.start}, {record.end}) invalid")

@@ -1,0 +1,98 @@
+"""Random problems for tests and benchmarks: small, valid, contended, nothing monotone about them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from malloc_game.problem import (
+    MAX_PRICED_POSITIONS,
+    CostTable,
+    Instruction,
+    Position,
+    Problem,
+    Value,
+)
+from malloc_game.target import MIB, Target
+
+TOY_TARGET = Target("toy", 4 * MIB, 1024, 100e9, 1e9, 1, "made up for tests")
+
+
+def random_problem(
+    seed: int, num_instructions: int = 40, target: Target = TOY_TARGET, loop: bool = True
+) -> Problem:
+    """A random program of `num_instructions` instructions, with parameters, live-outs and a loop.
+
+    Sizes are such that about twice as much is wanted in alternate memory as fits. Cycles of a
+    placement are random and not monotone: sometimes alternate memory is slower.
+    """
+    rng = np.random.default_rng(seed)
+    times = num_instructions
+    num_values = max(2, int(times * 1.3))
+    loop_start, loop_end = sorted(rng.integers(0, times, 2)) if loop and times > 8 else (0, 0)
+    sizes = rng.lognormal(np.log(target.alternate_memory_bytes / 12), 1.0, num_values)
+    readers: list[list[tuple[int, bool]]] = [[] for _ in range(times)]
+    values = []
+    for v in range(num_values):
+        size = int(sizes[v]) if rng.random() > 0.05 else int(rng.integers(0, 2000))
+        is_parameter = bool(rng.random() < 0.4)
+        first = int(rng.integers(0, times))
+        span = int(min(times - 1, first + rng.geometric(0.15)))
+        uses = sorted({int(x) for x in rng.integers(first, span + 1, rng.integers(1, 4))})
+        if not is_parameter:
+            readers[first].append((v, True))
+            uses = [u for u in uses if u > first]
+        for u in uses:
+            readers[u].append((v, False))
+        live_out = bool(not is_parameter and rng.random() < 0.1)
+        values.append(
+            Value(
+                name=f"value.{v}",
+                size_bytes=size,
+                start=0 if is_parameter else first,
+                end=times if live_out or is_parameter else max([first, *uses]) + 1,
+                is_parameter=is_parameter,
+                is_live_out=live_out,
+                may_be_in_alternate=bool(
+                    0 < size <= target.alternate_memory_bytes and rng.random() < 0.95
+                ),
+                write_back_cycles=int(size / target.default_bytes_per_cycle) if live_out else 0,
+            )
+        )
+    tables, instructions = [], []
+    for t in range(times):
+        positions = tuple(
+            Position(v, is_output, 0 if is_output else i, (), values[v].size_bytes)
+            for i, (v, is_output) in enumerate(readers[t])
+        )
+        tables.append(_random_table(rng, positions, target))
+        instructions.append(
+            Instruction(
+                name=f"fusion.{t}",
+                opcode="fusion",
+                schedule_time=2 * t + 1,
+                trip_count=5 if loop_start < t < loop_end else 1,
+                in_entry=not loop_start < t < loop_end,
+                other_bytes=int(rng.integers(0, 10_000)),
+                positions=positions,
+                cost_table=t,
+            )
+        )
+    return Problem(f"random-{seed}", target, tuple(instructions), tuple(values), tuple(tables))
+
+
+def _random_table(
+    rng: np.random.Generator, positions: tuple[Position, ...], target: Target
+) -> CostTable:
+    """Compute plus a random share of each transfer, with noise that breaks monotonicity."""
+    bits = min(len(positions), MAX_PRICED_POSITIONS)
+    transfer = [p.size_bytes / target.default_bytes_per_cycle for p in positions]
+    compute = rng.exponential(2.0 * (sum(transfer) + 100))
+    weight = rng.uniform(0.2, 1.2, len(transfer))
+    cycles = []
+    for mask in range(1 << bits):
+        total = compute + sum(
+            w * c for i, (w, c) in enumerate(zip(weight, transfer, strict=True))
+            if not mask >> i & 1
+        )  # fmt: skip
+        cycles.append(int(total * rng.uniform(0.95, 1.1)))
+    return CostTable(tuple(cycles), (True,) * len(cycles))

@@ -1,0 +1,227 @@
+"""The memory-mapping problem of one compiled program on one target: host side, in bytes and cycles.
+
+A `Problem` is complete (names, sizes, schedule, costs, target, provenance) and validated when it is
+made. `encode.py` turns it into padded arrays; nothing else converts units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from malloc_game.errors import ProblemError
+from malloc_game.target import Target
+
+SCHEMA_VERSION = 1
+# A cost table has 2**k entries; positions past the k-th of an instruction are not priced.
+MAX_PRICED_POSITIONS = 8
+_MAX_BYTES = 1 << 50
+_MAX_CYCLES = (1 << 31) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """One array that an instruction reads (operand) or writes (output), backed by a value."""
+
+    value: int  # index into Problem.values
+    is_output: bool
+    number: int  # operand number; 0 for outputs
+    index: tuple[int, ...]  # tuple index inside that operand or output
+    size_bytes: int  # bytes read or written there
+
+    def __str__(self) -> str:
+        where = "output" if self.is_output else f"operand {self.number}"
+        return where + ("{" + ",".join(map(str, self.index)) + "}" if self.index else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class CostTable:
+    """Cycles of an instruction for every placement of its first `num_bits` positions.
+
+    Bit `i` of the entry's number is set when position `i` is in alternate memory. `known[m]` tells
+    whether the compiler itself gave `cycles[m]` or a model did. No monotonicity is assumed.
+    """
+
+    cycles: tuple[int, ...]  # length 2**num_bits, cycles of one execution
+    known: tuple[bool, ...]  # same length
+
+    @property
+    def num_bits(self) -> int:
+        """Number of positions that the table prices."""
+        return len(self.cycles).bit_length() - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One scheduled instruction that takes time; its index in the problem is the logical time."""
+
+    name: str
+    opcode: str
+    schedule_time: int  # the compiler's own logical time, before zero-cost instructions are left out
+    trip_count: int  # executions in one run of the program (> 1 inside loops)
+    in_entry: bool  # asynchronous copies may start right before instructions of the entry only
+    other_bytes: int  # default-memory traffic of arrays that are not positions
+    positions: tuple[Position, ...]
+    cost_table: int  # index into Problem.cost_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A buffer (XLA's HloBuffer: everything that must share one placement, loop carries included).
+
+    It occupies memory over logical times [start, end), half-open. A parameter lives in default
+    memory before the program and can be copied for each use; a computed value is in one memory for
+    its whole life. `write_back_cycles` is charged when a live-out is produced in alternate memory.
+    """
+
+    name: str
+    size_bytes: int  # as padded by the layout
+    start: int
+    end: int
+    is_parameter: bool
+    is_live_out: bool
+    may_be_in_alternate: bool  # what the compiler can be told; False also for sizes 0 or too large
+    write_back_cycles: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A program's memory-mapping problem.
+
+    Raises:
+      ProblemError: a rule is broken; the message names the field, the value and the rule.
+    """
+
+    name: str
+    target: Target
+    instructions: tuple[Instruction, ...]
+    values: tuple[Value, ...]
+    cost_tables: tuple[CostTable, ...]
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @functools.cached_property
+    def positions_of_value(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each value, its (instruction, position number) pairs in schedule order."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.values]
+        for t, instruction in enumerate(self.instructions):
+            for p, position in enumerate(instruction.positions):
+                found[position.value].append((t, p))
+        return tuple(map(tuple, found))
+
+    def instruction_cycles(self, time: int, mask: int) -> int:
+        """Cycles of one execution of instruction `time`; bit p of `mask`: position p in alternate."""
+        table = self.cost_tables[self.instructions[time].cost_table]
+        return table.cycles[mask & (len(table.cycles) - 1)]
+
+    def default_bytes(self, time: int, mask: int) -> int:
+        """Bytes that instruction `time` moves to and from default memory under `mask`."""
+        instruction = self.instructions[time]
+        return instruction.other_bytes + sum(
+            p.size_bytes for i, p in enumerate(instruction.positions) if not mask >> i & 1
+        )
+
+    def replace(self, **changes: Any) -> Problem:
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ProblemError(message)
+
+
+def _check_target(target: Target) -> None:
+    for field in ("alternate_memory_bytes", "alignment_bytes"):
+        value = getattr(target, field)
+        _require(0 < value <= _MAX_BYTES, f"target.{field} is {value}; need 1..2**50")
+    for field in ("default_bandwidth_bytes_per_second", "clock_hz"):
+        value = getattr(target, field)
+        _require(0 < value < 1e18, f"target.{field} is {value}; need a positive finite number")
+
+
+def _check_table(i: int, table: CostTable) -> None:
+    size = len(table.cycles)
+    _require(
+        size & (size - 1) == 0 and 1 <= size <= 1 << MAX_PRICED_POSITIONS,
+        f"cost_tables[{i}].cycles has {size} entries; need 1, 2, 4 .. {1 << MAX_PRICED_POSITIONS}",
+    )
+    _require(len(table.known) == size, f"cost_tables[{i}].known must have {size} entries")
+    for mask, cycles in enumerate(table.cycles):
+        _require(
+            0 <= cycles <= _MAX_CYCLES,
+            f"cost_tables[{i}].cycles[{mask}] is {cycles}; need 0..{_MAX_CYCLES}",
+        )
+
+
+def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
+    name = f"values[{i}] ({value.name})"
+    _require(0 <= value.size_bytes <= _MAX_BYTES, f"{name}: size_bytes is {value.size_bytes}")
+    _require(
+        0 <= value.start < value.end <= num_times,
+        f"{name}: live range [{value.start}, {value.end}) must be non-empty within 0..{num_times}",
+    )
+    _require(
+        0 <= value.write_back_cycles <= _MAX_CYCLES,
+        f"{name}: write_back_cycles is {value.write_back_cycles}; need 0..{_MAX_CYCLES}",
+    )
+    fits = 0 < value.size_bytes <= target.alternate_memory_bytes
+    _require(
+        fits or not value.may_be_in_alternate,
+        f"{name}: may_be_in_alternate needs a size of 1..{target.alternate_memory_bytes} bytes,"
+        f" it has {value.size_bytes}",
+    )
+
+
+def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> None:
+    name = f"instructions[{t}] ({instruction.name})"
+    _require(1 <= instruction.trip_count <= 1 << 30, f"{name}: trip_count {instruction.trip_count}")
+    _require(0 <= instruction.other_bytes <= _MAX_BYTES, f"{name}: other_bytes is out of range")
+    _require(
+        0 <= instruction.cost_table < len(problem.cost_tables),
+        f"{name}: cost_table {instruction.cost_table} does not exist",
+    )
+    table = problem.cost_tables[instruction.cost_table]
+    _require(
+        table.num_bits == min(len(instruction.positions), MAX_PRICED_POSITIONS),
+        f"{name}: cost table {instruction.cost_table} prices {table.num_bits} positions,"
+        f" the instruction has {len(instruction.positions)}",
+    )
+    for p, position in enumerate(instruction.positions):
+        where = f"{name}: positions[{p}]"
+        _require(0 <= position.value < len(problem.values), f"{where}: no value {position.value}")
+        _require(0 <= position.size_bytes <= _MAX_BYTES, f"{where}: size_bytes out of range")
+        value = problem.values[position.value]
+        _require(
+            value.start <= t < value.end,
+            f"{where}: value {value.name} lives over [{value.start}, {value.end}), not at {t}",
+        )
+
+
+def validate(problem: Problem) -> None:
+    """Check every rule a problem must meet.
+
+    Raises:
+      ProblemError: one line with the field, the value and the rule.
+    """
+    _check_target(problem.target)
+    _require(len(problem.instructions) > 0, "instructions is empty; need at least one")
+    times = [i.schedule_time for i in problem.instructions]
+    _require(
+        all(a < b for a, b in zip([-1, *times[:-1]], times, strict=True)),
+        "instructions: schedule_time must grow strictly from 0",
+    )
+    for i, table in enumerate(problem.cost_tables):
+        _check_table(i, table)
+    for i, value in enumerate(problem.values):
+        _check_value(i, value, len(problem.instructions), problem.target)
+    for t, instruction in enumerate(problem.instructions):
+        _check_instruction(problem, t, instruction)
+    names = [v.name for v in problem.values]
+    _require(len(set(names)) == len(names), "values: names must be unique")
+    names = [i.name for i in problem.instructions]
+    _require(len(set(names)) == len(names), "instructions: names must be unique")
