@@ -20,7 +20,7 @@ NOT_ALLOWED = "not_allowed"  # the value may not be in alternate memory
 PARTIAL = "partial"  # a computed value is in both memories (an alias set is split)
 TOO_EARLY = "too_early"  # a chunk or copy begins before the value exists or not in the entry
 TOO_LATE = "too_late"  # a chunk or copy ends after the value's last use
-NO_COPY = "no_copy"  # a use of a parameter in alternate memory that no copy serves
+NO_COPY = "no_copy"  # a use in alternate memory, of what starts in default, that no copy serves
 BANDWIDTH = "bandwidth"  # a copy is not finished when its use begins
 SIZE = "size"  # a chunk or copy has not the value's size
 
@@ -105,6 +105,9 @@ def _check_positions(problem: Problem, assignment: Assignment) -> list[Violation
     for t, instruction in enumerate(problem.instructions):
         for p, position in enumerate(instruction.positions):
             in_alternate = bool(assignment.masks[t] >> p & 1)
+            if t == problem.values[position.value].copied_at and in_alternate:
+                inside.setdefault(position.value, set()).add(True)
+                continue  # the copy has become a prefetch, which may start later
             inside.setdefault(position.value, set()).add(in_alternate)
             if in_alternate and not any(
                 c.start <= t < c.end for c in chunks.get(position.value, ())
@@ -115,21 +118,27 @@ def _check_positions(problem: Problem, assignment: Assignment) -> list[Violation
         if not value.is_parameter and len(sides) > 1:
             found.append(Violation(PARTIAL, value.name))
         if not value.is_parameter and sides == {True}:
-            whole = [c for c in chunks.get(v, ()) if c.start <= value.start and c.end >= value.end]
+            start = value.start
+            if value.copied_at >= 0:
+                start = min(
+                    (t for t, _ in problem.positions_of_value[v] if t != value.copied_at),
+                    default=value.start,
+                )
+            whole = [c for c in chunks.get(v, ()) if c.start <= start and c.end >= value.end]
             if not whole:
                 found.append(Violation(UNCOVERED, f"{value.name} has no chunk for its whole life"))
     return found
 
 
 def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violation]:
-    """Every use of a parameter in alternate memory is served by a chunk that a copy has filled."""
+    """What comes from default memory is served by a chunk that a copy has filled in time."""
     prefetches: dict[int, list] = {}
     for copy in assignment.copies:
         if copy.direction == PREFETCH:
             prefetches.setdefault(copy.value, []).append(copy)
     found = []
     for v, value in enumerate(problem.values):
-        if not value.is_parameter:
+        if not value.is_parameter and value.copied_at < 0:
             continue
         filled = [
             (copy.end, chunk.end)
@@ -139,7 +148,7 @@ def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violatio
             if copy.start == chunk.start and copy.end < chunk.end
         ]
         for t, p in problem.positions_of_value[v]:
-            in_alternate = assignment.masks[t] >> p & 1
+            in_alternate = assignment.masks[t] >> p & 1 and t != value.copied_at
             if in_alternate and not any(ready <= t < end for ready, end in filled):
                 found.append(Violation(NO_COPY, f"{value.name} at {t}: no copy fills its chunk"))
     return found

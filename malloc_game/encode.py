@@ -43,15 +43,20 @@ def _idle_units(problem: Problem, time: int, mask: int) -> int:
 def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Flat cost tables: for each instruction its first entry, then cycles and idle units."""
     start_of: dict[tuple, int] = {}
+    replaceable = {v.copied_at for v in problem.values}
     starts, cycles, idle = [], [], []
     for t, instruction in enumerate(problem.instructions):
         table = problem.cost_tables[instruction.cost_table]
         sizes = tuple(p.size_bytes for p in instruction.positions)
-        key = (instruction.cost_table, instruction.other_bytes, sizes)
+        # A copy that may yet disappear lends its idle bandwidth to nobody.
+        key = (instruction.cost_table, instruction.other_bytes, sizes, t in replaceable)
         if key not in start_of:
             start_of[key] = len(cycles)
             cycles.extend(table.cycles)
-            idle.extend(_idle_units(problem, t, m) for m in range(len(table.cycles)))
+            idle.extend(
+                0 if t in replaceable else _idle_units(problem, t, m)
+                for m in range(len(table.cycles))
+            )
         starts.append(start_of[key])
     return starts, np.array(cycles, np.int64), np.array(idle, np.int64)
 
@@ -85,7 +90,9 @@ def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
             if value.is_parameter and instruction.in_entry:
                 bit = 1 << p if p < MAX_PRICED_POSITIONS else 0
                 uses[position.value] = uses.get(position.value, 0) | bit
-            elif not value.is_parameter and position.value not in defined:
+            elif (
+                not value.is_parameter and position.value not in defined and t != value.copied_at
+            ):
                 defined.add(position.value)
                 definitions.append(position.value)
         for v, bits in uses.items():
@@ -94,11 +101,28 @@ def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
                 rows[previous]["next_time"] = t
             last_of_parameter[v] = len(rows)
             rows.append(
-                dict(time=t, value=v, is_parameter=True, previous=previous, bits=bits, end=t + 1)
+                dict(
+                    time=t,
+                    value=v,
+                    is_parameter=True,
+                    may_copy=True,
+                    previous=previous,
+                    bits=bits,
+                    end=t + 1,
+                )
             )
         for v in definitions:
-            rows.append(dict(time=problem.values[v].start, value=v, is_parameter=False, bits=0,
-                             previous=UNPLACED, end=problem.values[v].end))  # fmt: skip
+            value = problem.values[v]
+            by_copy = value.copied_at >= 0
+            rows.append(
+                dict(
+                    time=t if by_copy else value.start,
+                    value=v,
+                    is_parameter=False,
+                    may_copy=by_copy,
+                    end=value.end,
+                )
+            )
     return rows
 
 
@@ -162,6 +186,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         decision_time=column("time", 0),
         decision_value=column("value", UNPLACED),
         is_parameter=column("is_parameter", 0).astype(bool),
+        may_copy=column("may_copy", 0).astype(bool),
         previous=column("previous", UNPLACED),
         next_time=column("next_time", max_times),
         size=_pad(size, max_decisions, 0, i32),

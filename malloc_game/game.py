@@ -3,7 +3,8 @@
 One decision is asked at a time, in schedule order: for each use of a parameter COPY (prefetch it in
 time), NO_COPY (keep using the chunk it has) or DROP (read default memory); for each computed value,
 at its definition, NO_COPY (alternate memory for its whole life) or DROP. That is what XLA:TPU can be
-told. DROP is always legal, so no game dead-ends. The reward is the number of cycles saved.
+told. A value that a plain copy of a parameter defines is asked at its first use: COPY (a prefetch
+replaces that copy) or DROP. DROP is always legal, so no game dead-ends. The reward is the number of cycles saved.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def _options(program: Program, state: GameState) -> Options:
     time, is_parameter = program.decision_time[decision], program.is_parameter[decision]
     end, size = program.end[decision], program.size[decision]
     copy_start, ahead = copies.latest_start(program, state, program.copy_units[decision], time)
-    start = jnp.where(is_parameter, copy_start, time)
+    may_copy = program.may_copy[decision]
+    start = jnp.where(may_copy, copy_start, time)
     offset = heap.first_fit(program, state, size, start, end)
     held = _held_chunk(program, state, decision)
     can_extend = (held != UNPLACED) & heap.is_free(program, state, held, state.chunk_end[held], end)
@@ -59,8 +61,9 @@ def _options(program: Program, state: GameState) -> Options:
     fits = offset != UNPLACED
     legal = jnp.stack(
         [
-            is_parameter & (copy_start != UNPLACED) & fits,
-            jnp.where(is_parameter, can_extend, fits),
+            # What is still in alternate memory is used from there; to copy it anew, DROP it first.
+            may_copy & (copy_start != UNPLACED) & fits & (held == UNPLACED),
+            jnp.where(is_parameter, can_extend, fits & ~may_copy),
             jnp.bool_(True),
         ]
     )

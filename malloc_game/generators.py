@@ -43,12 +43,14 @@ def random_problem(
             uses = [u for u in uses if u > first]
         for u in uses:
             readers[u].append((v, False))
+        in_loop = any(loop_start < u < loop_end for u in uses)
+        copied = bool(not is_parameter and uses and not in_loop and rng.random() < 0.2)
         live_out = bool(not is_parameter and rng.random() < 0.1)
         values.append(
             Value(
                 name=f"value.{v}",
                 size_bytes=size,
-                start=0 if is_parameter else first,
+                start=0 if is_parameter or copied else first,
                 end=times if live_out or is_parameter else max([first, *uses]) + 1,
                 is_parameter=is_parameter,
                 is_live_out=live_out,
@@ -56,6 +58,7 @@ def random_problem(
                     0 < size <= target.alternate_memory_bytes and rng.random() < 0.95
                 ),
                 write_back_cycles=int(size / target.default_bytes_per_cycle) if live_out else 0,
+                copied_at=first if copied else -1,
             )
         )
     tables, instructions = [], []

@@ -12,9 +12,12 @@ import jax
 _GOOGLE_PCI_VENDOR = "0x1ae0"
 # PCI base classes (first byte of the class code) of Google's virtual disks and network cards.
 _STORAGE_CLASS, _NETWORK_CLASS = "0x01", "0x02"
-# Bare driver, containers that only pass the control device, WSL2.
-_NVIDIA_DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")
-_AMD_DEVICES = ("/dev/kfd",)
+# JAX's name, device files (for NVIDIA: the driver, containers that only pass the control device,
+# WSL2), start of the plugin's name, and the variable by which users hide devices.
+_GPU_PLATFORMS = (
+    ("cuda", ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"), "xla_cuda", "CUDA_VISIBLE_DEVICES"),
+    ("rocm", ("/dev/kfd",), "xla_rocm", "HIP_VISIBLE_DEVICES"),
+)
 
 
 def configure_platform() -> str | None:
@@ -74,21 +77,14 @@ def _is_google_accelerator(device: pathlib.Path) -> bool:
 
 def _gpu_platform() -> str | None:
     """JAX's name of the GPU platform that has both a device and an installed plugin, if any."""
-    if any(map(os.path.exists, _NVIDIA_DEVICES)) and not _hidden("CUDA_VISIBLE_DEVICES"):
-        if _has_plugin("xla_cuda"):
-            return "cuda"
-    if any(map(os.path.exists, _AMD_DEVICES)) and not _hidden("HIP_VISIBLE_DEVICES"):
-        if _has_plugin("xla_rocm"):
-            return "rocm"
+    for name, devices, plugin, variable in _GPU_PLATFORMS:
+        is_hidden = os.environ.get(variable) in ("", "-1")
+        if not is_hidden and any(map(os.path.exists, devices)) and _has_plugin(plugin):
+            return name
     return None
 
 
-def _hidden(variable: str) -> bool:
-    """Whether the environment variable says that no GPU may be used."""
-    return os.environ.get(variable) in ("", "-1")
-
-
 def _has_plugin(prefix: str) -> bool:
-    """Whether an installed package offers JAX a plugin named `prefix` and a version (xla_cuda13)."""
+    """Whether an installed package offers JAX a plugin whose name starts so (xla_cuda13)."""
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return any(plugin.name.startswith(prefix) for plugin in plugins)

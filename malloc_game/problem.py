@@ -73,7 +73,9 @@ class Value:
 
     It occupies memory over logical times [start, end), half-open. A parameter lives in default
     memory before the program and can be copied for each use; a computed value is in one memory for
-    its whole life. `write_back_cycles` is charged when a live-out is produced in alternate memory.
+    its whole life. A value that a plain copy of a parameter defines can do without that copy: a
+    prefetch fills it straight from the parameter, in time for its first use, and instruction
+    `copied_at` disappears. `write_back_cycles` is charged for a live-out in alternate memory.
     """
 
     name: str
@@ -84,6 +86,8 @@ class Value:
     is_live_out: bool
     may_be_in_alternate: bool  # what the compiler can be told; False also for sizes 0 or too large
     write_back_cycles: int = 0
+    copied_at: int = -1  # the copy instruction that a prefetch can replace, -1 for none
+    copied_from: int = -1  # the parameter that it copies (index into Problem.values), -1 for none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +173,11 @@ def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
         0 <= value.write_back_cycles <= _MAX_CYCLES,
         f"{name}: write_back_cycles is {value.write_back_cycles}; need 0..{_MAX_CYCLES}",
     )
+    _require(
+        value.copied_at == -1
+        or (not value.is_parameter and value.start <= value.copied_at < value.end),
+        f"{name}: copied_at is {value.copied_at}; need -1 or a time in the value's live range",
+    )
     fits = 0 < value.size_bytes <= target.alternate_memory_bytes
     _require(
         fits or not value.may_be_in_alternate,
@@ -221,6 +230,12 @@ def validate(problem: Problem) -> None:
         _check_value(i, value, len(problem.instructions), problem.target)
     for t, instruction in enumerate(problem.instructions):
         _check_instruction(problem, t, instruction)
+    for i, value in enumerate(problem.values):
+        source = value.copied_from
+        _require(
+            source == -1 or (0 <= source < len(problem.values) and value.copied_at >= 0),
+            f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value if copied_at",
+        )
     names = [v.name for v in problem.values]
     _require(len(set(names)) == len(names), "values: names must be unique")
     names = [i.name for i in problem.instructions]

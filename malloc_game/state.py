@@ -35,7 +35,8 @@ class Program:
     # Decisions, in the order in which the game asks them.
     decision_time: chex.Array  # int32[D]
     decision_value: chex.Array  # int32[D]
-    is_parameter: chex.Array  # bool[D], a use of a parameter; else a computed value's definition
+    is_parameter: chex.Array  # bool[D], a use of a parameter; else a computed value as a whole
+    may_copy: chex.Array  # bool[D], a parameter, or a value that a prefetch can define
     previous: chex.Array  # int32[D], earlier decision on the same parameter or UNPLACED
     next_time: chex.Array  # int32[D], time of the next decision on the same parameter or T
     size: chex.Array  # int32[D], granules

@@ -1,0 +1,74 @@
+# Everything runs in .venv, which is set up on first use from requirements.lock (names, versions,
+# hashes) through the package index that pip is configured with.
+#
+#   make setup    create or update .venv
+#   make demo     the main job on a real program, results in out/demo
+#   make test     run the tests
+#   make check    lint and formatting, without changing anything
+#   make format   reformat and apply safe lint fixes
+#   make bench    time the game
+#   make lock     resolve requirements.lock anew (needs uv)
+#   make clean    remove .venv, caches and build artefacts; out/ stays
+
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+LOCK := requirements.lock
+
+# The stamp holds the path for which .venv was made: a virtual environment cannot be moved, so one
+# that came along with a copied or renamed folder is made again.
+STAMP := .venv/.stamp
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+STALE := stale
+endif
+
+.PHONY: setup demo test check format bench lock clean stale
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+	@:
+
+$(STAMP): $(LOCK) pyproject.toml $(STALE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is missing or older than Python 3.11;" \
+	    "name another one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up .venv (first time: a few minutes)"
+	@rm -f $(STAMP)
+	@$(if $(STALE),,$(BIN)/python -c '' 2>/dev/null ||) $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes \
+	  --only-binary :all: -r $(LOCK)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps \
+	  --no-build-isolation --editable .
+	@printf '%s\n' '$(CURDIR)' > $(STAMP)
+
+stale:
+
+demo: setup
+	$(BIN)/mallocgame optimize decode_gqa --target tpu7x --budget 60 --seed 0 --out out/demo
+
+test: setup
+	@$(BIN)/python -m pytest -q
+
+check: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: setup
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: setup
+	@$(BIN)/python -m malloc_game.bench
+
+# One resolution for every Python version and platform. Where packages come from is the user's own
+# configuration, so nothing about it goes into the lock.
+lock:
+	@command -v $(UV) >/dev/null || { \
+	  echo "error: 'make lock' needs uv (pip install uv), or name it: make lock UV=..." >&2; exit 1; }
+	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --upgrade --no-emit-index-url --custom-compile-command "make lock" \
+	  --quiet --output-file $(LOCK)
+
+clean:
+	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find malloc_game agent workloads tests -name __pycache__ -type d -prune -exec rm -rf {} +

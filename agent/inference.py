@@ -1,0 +1,102 @@
+"""Network and game as mctx sees them: root and recurrent functions, learned or true dynamics.
+
+With learned dynamics (the default) the tree below the root knows neither legality nor the end of
+the game: the policy head learns to give illegal actions no weight (its targets never do), and
+states after the end are absorbing, with rewards and values near 0. With `dynamics="env"` nodes hold
+game states; legality, rewards and the end are exact, and the networks supply priors and values.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import mctx
+
+import malloc_game
+from agent.config import AgentConfig
+from agent.networks import make_network
+from agent.types import NetworkOutput
+from agent.value_support import logits_to_scalar
+
+
+@chex.dataclass(frozen=True)
+class Model:
+    """What the search is given as `params`: the parameters and the program being played."""
+
+    params: chex.ArrayTree
+    program: malloc_game.Program
+
+
+def observe(program: malloc_game.Program, state: malloc_game.GameState) -> chex.Array:
+    """Observations float32[B, O] of a batch of states of one program."""
+    return jax.vmap(malloc_game.observe, in_axes=(None, 0))(program, state)
+
+
+def legal_actions(program: malloc_game.Program, state: malloc_game.GameState) -> chex.Array:
+    """Legality bool[B, A] of a batch of states of one program."""
+    return jax.vmap(malloc_game.legal_actions, in_axes=(None, 0))(program, state)
+
+
+def step(
+    program: malloc_game.Program, state: malloc_game.GameState, action: chex.Array
+) -> malloc_game.GameState:
+    """One move int32[B] in each game of a batch."""
+    return jax.vmap(malloc_game.step, in_axes=(None, 0, 0))(program, state, action)
+
+
+def scaled_reward(
+    program: malloc_game.Program, cycles: chex.Array, return_scale: float
+) -> chex.Array:
+    """Cycles int32[...] -> reward float32[...] in units of the default latency / return_scale."""
+    scale = return_scale / program.default_cycles.astype(jnp.float32)
+    return cycles.astype(jnp.float32) * scale
+
+
+def initial_inference(
+    config: AgentConfig, params: chex.ArrayTree, observation: chex.Array
+) -> tuple[NetworkOutput, chex.Array]:
+    """Observation float32[B, O] -> predictions and the scalar value float32[B]."""
+    network = make_network(config.network, malloc_game.NUM_ACTIONS)
+    output = network.apply(params, observation, method="initial")
+    return output, logits_to_scalar(output.value_logits, config.network.value_bound)
+
+
+def make_recurrent_fn(config: AgentConfig) -> mctx.RecurrentFn:
+    """The recurrent function for `config.search.dynamics`.
+
+    The embedding is the latent state float32[B, H] ("learned") or the GameState ("env")."""
+    return {"learned": _learned_recurrent_fn, "env": _env_recurrent_fn}[config.search.dynamics](
+        config
+    )
+
+
+def _learned_recurrent_fn(config: AgentConfig) -> mctx.RecurrentFn:
+    network = make_network(config.network, malloc_game.NUM_ACTIONS)
+
+    def recurrent_fn(model, rng_key, action, embedding):
+        del rng_key  # The model is deterministic.
+        output = network.apply(model.params, embedding, action, method="recurrent")
+        return mctx.RecurrentFnOutput(
+            reward=logits_to_scalar(output.reward_logits, config.network.reward_bound),
+            discount=jnp.full(action.shape, config.train.discount, jnp.float32),
+            prior_logits=output.policy_logits,
+            value=logits_to_scalar(output.value_logits, config.network.value_bound),
+        ), output.hidden
+
+    return recurrent_fn
+
+
+def _env_recurrent_fn(config: AgentConfig) -> mctx.RecurrentFn:
+    def recurrent_fn(model, rng_key, action, embedding):
+        del rng_key  # The game is deterministic.
+        state = step(model.program, embedding, action)
+        output, value = initial_inference(config, model.params, observe(model.program, state))
+        legal = legal_actions(model.program, state)
+        lowest = jnp.finfo(output.policy_logits.dtype).min
+        return mctx.RecurrentFnOutput(
+            reward=scaled_reward(model.program, state.reward, config.train.return_scale),
+            discount=jnp.where(state.done, 0.0, config.train.discount),
+            prior_logits=jnp.where(legal, output.policy_logits, lowest),
+            value=jnp.where(state.done, 0.0, value),
+        ), state
+
+    return recurrent_fn

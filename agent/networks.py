@@ -1,0 +1,98 @@
+"""The three networks of MuZero as one flax module: representation, dynamics, prediction.
+
+Residual MLPs with layer normalisation: the observation is a flat vector, and games are long, so the
+time of one inference decides. Latent states are scaled to [0, 1] (MuZero appendix G).
+"""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from agent.config import NetworkConfig
+from agent.types import NetworkOutput
+
+
+def _scale_latent(hidden: chex.Array) -> chex.Array:
+    """Min-max scaling of each latent state, float32[B, H], to [0, 1]."""
+    low = jnp.min(hidden, axis=-1, keepdims=True)
+    high = jnp.max(hidden, axis=-1, keepdims=True)
+    return (hidden - low) / (high - low + 1e-5)
+
+
+class _Block(nn.Module):
+    """Pre-normalised residual layer of constant width."""
+
+    @nn.compact
+    def __call__(self, x: chex.Array) -> chex.Array:
+        width = x.shape[-1]
+        return x + nn.Dense(width)(nn.relu(nn.LayerNorm()(x)))
+
+
+class _Head(nn.Module):
+    """One hidden layer, then logits that start at zero (a uniform prediction)."""
+
+    hidden_size: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, x: chex.Array) -> chex.Array:
+        x = nn.relu(nn.LayerNorm()(nn.Dense(self.hidden_size)(x)))
+        return nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros)(x)
+
+
+class MuZeroNetwork(nn.Module):
+    """`initial` and `recurrent` inference; called once with both to create all parameters."""
+
+    config: NetworkConfig
+    num_actions: int
+
+    def setup(self):
+        config = self.config
+        self.embed_observation = nn.Dense(config.hidden_size)
+        self.representation = [_Block() for _ in range(config.representation_blocks)]
+        self.embed_action = nn.Dense(config.hidden_size)
+        self.dynamics = [_Block() for _ in range(config.dynamics_blocks)]
+        self.reward_head = _Head(config.hidden_size, config.num_bins)
+        self.policy_head = _Head(config.hidden_size, self.num_actions)
+        self.value_head = _Head(config.hidden_size, config.num_bins)
+
+    def initial(self, observation: chex.Array) -> NetworkOutput:
+        """float32[B, O] -> the latent root state and its predictions."""
+        hidden = self.embed_observation(observation)
+        for block in self.representation:
+            hidden = block(hidden)
+        no_reward = jnp.zeros((observation.shape[0], self.config.num_bins), jnp.float32)
+        return self._predict(_scale_latent(hidden), no_reward)
+
+    def recurrent(self, hidden: chex.Array, action: chex.Array) -> NetworkOutput:
+        """Latent float32[B, H], action int32[B] -> the next latent state and its predictions."""
+        one_hot = jax.nn.one_hot(action, self.num_actions)
+        hidden = hidden + self.embed_action(jnp.concatenate([hidden, one_hot], axis=-1))
+        for block in self.dynamics:
+            hidden = block(hidden)
+        return self._predict(_scale_latent(hidden), self.reward_head(hidden))
+
+    def _predict(self, hidden: chex.Array, reward_logits: chex.Array) -> NetworkOutput:
+        return NetworkOutput(
+            hidden=hidden,
+            reward_logits=reward_logits,
+            policy_logits=self.policy_head(hidden),
+            value_logits=self.value_head(hidden),
+        )
+
+    def __call__(self, observation: chex.Array, action: chex.Array) -> NetworkOutput:
+        return self.recurrent(self.initial(observation).hidden, action)
+
+
+def make_network(config: NetworkConfig, num_actions: int) -> MuZeroNetwork:
+    """The module for `config`; its parameters come from `init_params`."""
+    return MuZeroNetwork(config=config, num_actions=num_actions)
+
+
+def init_params(
+    network: MuZeroNetwork, observation_size: int, params_key: chex.PRNGKey
+) -> chex.ArrayTree:
+    """Fresh parameters. The key is consumed."""
+    observation = jnp.zeros((1, observation_size), jnp.float32)
+    return network.init(params_key, observation, jnp.zeros((1,), jnp.int32))

@@ -1,0 +1,42 @@
+"""What all tests share: strict JAX settings, a private cache, and skips for what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import jax
+import pytest
+
+from malloc_game.platform import configure_platform, has_libtpu
+
+configure_platform()
+# An accidental outer product is the commonest silent mistake in array code.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Points the compile cache at a folder of this run.
+
+    So tests neither depend on the user's cache nor fill it. MALLOCGAME_TEST_CACHE names a folder
+    to keep instead, for quicker repeats.
+    """
+    kept = os.environ.get("MALLOCGAME_TEST_CACHE")
+    cache = kept or tempfile.mkdtemp(prefix="mallocgame-test-")
+    os.environ["MALLOCGAME_CACHE"] = cache
+    if not kept:
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips, with the reason, tests that need what this machine lacks."""
+    for item in items:
+        if item.get_closest_marker("requires_libtpu") and not has_libtpu():
+            item.add_marker(pytest.mark.skip(reason="libtpu is not installed (Linux x86-64 only)"))
+        if item.get_closest_marker("requires_gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
+
+
+def _has_gpu() -> bool:
+    return any(device.platform == "gpu" for device in jax.devices())

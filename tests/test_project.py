@@ -1,0 +1,281 @@
+"""The project's own promises: who imports whom, what the lock pins, and that no TPU is started."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import jax
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import malloc_game
+from malloc_game import platform as game_platform
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = ("malloc_game", "agent", "workloads")
+
+
+# --- version and layers -----------------------------------------------------------------------
+
+
+def test_version_in_metadata_is_that_of_the_package():
+    assert importlib.metadata.version("mallocgame") == malloc_game.__version__
+
+
+def _imported_packages(path: pathlib.Path) -> set[str]:
+    """Top-level names of ours that a module imports, wherever in it the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found & set(PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden", "exempt"),
+    [
+        ("malloc_game", {"agent", "workloads"}, set()),
+        ("workloads", {"agent"}, set()),
+        ("agent", {"workloads"}, {"optimize.py", "cli.py"}),
+    ],
+)
+def test_imports_point_one_way(package, forbidden, exempt):
+    modules = sorted((ROOT / package).rglob("*.py"))
+    assert modules
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(_imported_packages(path) & forbidden)
+        for path in modules
+        if str(path.relative_to(ROOT / package)) not in exempt
+    }
+    assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_import_walk_sees_imports_inside_functions(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text(
+        "import os\ndef f():\n    from agent.cli import main\n    import workloads.a\n"
+    )
+    assert _imported_packages(module) == {"agent", "workloads"}
+
+
+# --- the lock ---------------------------------------------------------------------------------
+
+
+def _locked() -> list[tuple[Requirement, int]]:
+    """The lock's requirements, each with its number of hashes."""
+    text = (ROOT / "requirements.lock").read_text()
+    joined = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line for line in joined.splitlines() if line.strip()]
+    return [
+        (
+            Requirement(line.split("--hash=")[0]),
+            len(re.findall(r"--hash=sha256:[0-9a-f]{64}", line)),
+        )
+        for line in lines
+    ]
+
+
+def test_lock_names_no_address():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*-", re.sub(r"--hash=\S+", "", text), re.MULTILINE), "options"
+
+
+def test_lock_pins_every_requirement_with_hashes():
+    locked = _locked()
+    assert len(locked) > 20
+    for requirement, num_hashes in locked:
+        assert [s.operator for s in requirement.specifier] == ["=="], requirement
+        assert num_hashes > 0, requirement
+
+
+def test_lock_meets_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
+    wanted += project["project"]["optional-dependencies"]["dev"]
+    versions: dict[str, list[str]] = {}
+    for requirement, _ in _locked():
+        (pin,) = requirement.specifier
+        versions.setdefault(canonicalize_name(requirement.name), []).append(pin.version)
+    for requirement in map(Requirement, wanted):
+        pinned = versions.get(canonicalize_name(requirement.name), [])
+        assert pinned, f"{requirement} is not in the lock: run make lock"
+        assert all(requirement.specifier.contains(v) for v in pinned), f"{requirement}: {pinned}"
+
+
+# --- the tree ---------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_path_of_one_machine():
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    machine_path = re.compile(rb"(?<![\w.$}\])-])/(?:home|root|work|Users)/\w")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 10
+    found = []
+    for path in filter(pathlib.Path.is_file, files):
+        content = path.read_bytes()
+        if b"\0" not in content and (match := machine_path.search(content)):
+            line = content[: match.start()].count(b"\n") + 1
+            found.append(f"{path.relative_to(ROOT)}:{line}")
+    assert found == []
+
+
+# --- no TPU is started ------------------------------------------------------------------------
+
+
+def _run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `code` in a new interpreter in which the user has chosen no platform by default."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TPU_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+@pytest.mark.requires_libtpu
+@pytest.mark.skipif(game_platform.has_tpu(), reason="a TPU is attached")
+@pytest.mark.parametrize("imports", ["malloc_game, jax", "jax, malloc_game"])
+def test_importing_the_game_keeps_jax_off_the_tpu_library(imports):
+    ran = _run_python(
+        f"import {imports}\n"
+        "print(*sorted({d.platform for d in jax.devices()}), jax.numpy.ones(3).sum())\n"
+        "print('libtpu.so' in open('/proc/self/maps').read())\n"
+    )
+    platforms = "gpu" if jax.default_backend() == "gpu" else "cpu"
+    assert ran.stdout == f"{platforms} 3.0\nFalse\n"
+    assert ran.stderr == ""
+
+
+PRINT_PLATFORMS = "import malloc_game, jax; print(jax.config.jax_platforms)"
+
+
+def test_platforms_from_the_environment_are_left_alone():
+    ran = _run_python(PRINT_PLATFORMS, JAX_PLATFORMS="tpu,cpu")
+    assert ran.stdout == "tpu,cpu\n"
+
+
+def test_platforms_from_the_users_code_are_left_alone():
+    chosen = "import jax; jax.config.update('jax_platforms', 'tpu,cpu'); "
+    assert _run_python(chosen + PRINT_PLATFORMS).stdout == "tpu,cpu\n"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """configure_platform() on a made-up machine; gives a function that returns what it chose."""
+
+    def choose(*, libtpu=True, tpu=False, devices=(), plugins=(), environment=()):
+        for variable in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in dict(environment).items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(game_platform, "has_libtpu", lambda: libtpu)
+        monkeypatch.setattr(game_platform, "has_tpu", lambda: tpu)
+        monkeypatch.setattr(os.path, "exists", lambda path: path in devices)
+        monkeypatch.setattr(
+            game_platform.importlib.metadata,
+            "entry_points",
+            lambda group: [importlib.metadata.EntryPoint(p, p, group) for p in plugins],
+        )
+        before = jax.config.jax_platforms
+        jax.config.update("jax_platforms", None)
+        try:
+            chosen = game_platform.configure_platform()
+            assert jax.config.jax_platforms == chosen
+        finally:
+            jax.config.update("jax_platforms", before)
+            monkeypatch.undo()
+        return chosen
+
+    return choose
+
+
+NVIDIA, AMD = ("/dev/nvidiactl",), ("/dev/kfd",)
+CUDA, ROCM = ("xla_cuda13",), ("xla_rocm7",)
+
+
+def test_a_compiler_without_a_tpu_leaves_the_cpu(machine):
+    assert machine() == "cpu"
+
+
+def test_a_gpu_is_used_where_device_and_plugin_are_both_there(machine):
+    assert machine(devices=NVIDIA, plugins=CUDA) == "cuda,cpu"
+    assert machine(devices=AMD, plugins=ROCM) == "rocm,cpu"
+    assert machine(devices=NVIDIA) == "cpu"
+    assert machine(plugins=CUDA) == "cpu"
+    assert machine(devices=NVIDIA, plugins=ROCM) == "cpu"
+
+
+def test_a_gpu_that_the_user_hides_is_not_used(machine):
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    assert machine(devices=NVIDIA, plugins=CUDA, environment=hidden) == "cpu"
+
+
+def test_nothing_changes_with_a_tpu_or_without_libtpu(machine):
+    assert machine(tpu=True) is None
+    assert machine(libtpu=False) is None
+
+
+def _pci_device(root: pathlib.Path, vendor: str, pci_class: str) -> None:
+    device = root / "sys/bus/pci/devices/0000:00:04.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(vendor + "\n")
+    (device / "class").write_text(pci_class + "\n")
+
+
+def _device_file(root: pathlib.Path, name: str) -> None:
+    path = root / "dev" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_an_empty_machine_has_no_tpu(tmp_path):
+    assert not game_platform.has_tpu(tmp_path)
+
+
+def test_a_tpu_is_known_by_its_own_driver(tmp_path):
+    _device_file(tmp_path, "accel0")
+    assert game_platform.has_tpu(tmp_path)
+
+
+def test_another_makers_accelerator_is_no_tpu(tmp_path):
+    _device_file(tmp_path, "accel/accel0")
+    assert not game_platform.has_tpu(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "pci_class", "is_tpu"),
+    [
+        ("0x1ae0", "0x120000", True),
+        ("0x1ae0", "0x020000", False),  # Google's network card, on every cloud machine
+        ("0x1ae0", "0x010802", False),  # Google's disk
+        ("0x10de", "0x030200", False),  # a GPU handed to a virtual machine
+    ],
+)
+def test_vfio_is_a_tpu_only_with_googles_accelerator(tmp_path, vendor, pci_class, is_tpu):
+    _device_file(tmp_path, "vfio/0")
+    _pci_device(tmp_path, vendor, pci_class)
+    assert game_platform.has_tpu(tmp_path) == is_tpu
+
+
+def test_a_tpu_on_the_bus_without_a_device_file_cannot_be_used(tmp_path):
+    _device_file(tmp_path, "vfio/vfio")
+    _pci_device(tmp_path, "0x1ae0", "0x120000")
+    assert not game_platform.has_tpu(tmp_path)

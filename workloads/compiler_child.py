@@ -1,0 +1,199 @@
+"""The process that holds the TPU compiler: `python -m workloads.compiler_child`.
+
+One program and one target for its whole life. Requests come in and answers go out as frames
+(`workloads.frames`) over two pipes given as arguments; stdin is not used, and stdout and stderr
+belong to the compiler and to the user's code. The environment is set by the parent before start.
+It may abort or hang at any time: the parent copes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from workloads import frames
+
+MSA_FILES = ("bufferinfo", "allocinfo", "scheduleinfo")
+MAX_ERROR_LINES = 40
+MAX_MESSAGE = 400
+MAX_ALARM_SECONDS = 10**7
+MIN_FREE_BYTES = 8 << 20  # the compiler cuts its dumps short, without a word, when a disk is full
+
+
+class Server:
+    """Answers requests one after another; state grows with the first request that needs it."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory  # of this process alone; the compiler writes its dumps in it
+        self.path: Path | None = None  # of the user's file, for line numbers in messages
+        self.jitted: Any = None
+        self.args: tuple[Any, ...] = ()
+        self.topology_name = ""
+        self.lowered: Any = None
+        self.msa_of_options: dict[tuple, dict[str, str]] = {}
+
+    def load(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+        """Load and trace the program; answers with the hash of its lowered module.
+
+        Needs no TPU compiler: a cache hit ends here.
+        """
+        import jax
+
+        from workloads import loader
+
+        self.topology_name = request["topology"]
+        sys.path[:] = request["sys_path"] + [p for p in sys.path if p not in request["sys_path"]]
+        for name, value in request["jax_config"].items():
+            jax.config.update(name, value)
+        if request["spec"]:
+            found = loader.resolve_spec(request["spec"])
+            if found.path is not None:  # for imports while tracing
+                self.path = found.path
+                sys.path.insert(0, str(found.path.parent))
+            program = loader.load_program(request["spec"])
+            fn, args = program.fn, program.args
+        else:
+            import pickle  # what cloudpickle writes; it comes from our own parent only
+
+            fn, args = pickle.loads(blob)
+        if hasattr(fn, "lower") and hasattr(fn, "trace"):
+            self.jitted = fn  # the user's own jit, with its donations
+        else:
+            self.jitted = jax.jit(fn, donate_argnums=tuple(request["donate"]))
+        self.args = args
+        # The text has no source locations, so that it does not change with unrelated lines.
+        text = self.jitted.trace(*args).lower(lowering_platforms=("tpu",)).as_text()
+        return {"module_sha256": hashlib.sha256(text.encode()).hexdigest()}, b""
+
+    def compile(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+        """Compile under the given options; answers with the placements and the scheduled HLO."""
+        del blob
+        options = request["options"]
+        dumps = self.directory / "dump"
+        shutil.rmtree(dumps, ignore_errors=True)
+        if shutil.disk_usage(self.directory).free < MIN_FREE_BYTES:
+            raise OSError(f"no space left in the temporary directory {self.directory.parent}")
+        lowered = self._lower()
+        start = time.perf_counter()
+        compiled = lowered.compile(compiler_options=options or None)
+        seconds = time.perf_counter() - start
+        module = compiled.runtime_executable().hlo_modules()[0]
+        key = tuple(sorted(options.items()))
+        # JAX answers a repeated request from its own cache: then there are no new dumps.
+        msa = _read_dumps(dumps) or self.msa_of_options.get(key, {})
+        self.msa_of_options[key] = msa
+        answer = {"msa": msa, "seconds": seconds, "memory": _memory(compiled)}
+        return answer, module.as_serialized_hlo_module_proto()
+
+    def _lower(self) -> Any:
+        """Lower once, exactly as a user does who compiles ahead of time for one device."""
+        if self.lowered is None:
+            import jax
+            from jax.experimental import topologies
+
+            topology = topologies.get_topology_desc(
+                platform="tpu", topology_name=self.topology_name
+            )
+            sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+
+            def place(leaf):
+                return jax.ShapeDtypeStruct(
+                    leaf.shape,
+                    leaf.dtype,
+                    sharding=sharding,
+                    weak_type=getattr(leaf, "weak_type", False),
+                )
+
+            self.lowered = self.jitted.lower(*jax.tree.map(place, self.args))
+        return self.lowered
+
+
+def _read_dumps(directory: Path) -> dict[str, str]:
+    """The newest file of each kind; names start with a time stamp."""
+    found = {}
+    for kind in MSA_FILES:
+        for path in sorted(directory.glob(f"*-{kind}.txt")):
+            found[kind] = path.read_text()
+    return found
+
+
+def _memory(compiled: Any) -> dict[str, int]:
+    """Sizes in bytes from XLA's memory analysis; empty if this version gives none."""
+    try:
+        analysis = compiled.memory_analysis()
+    except Exception:
+        return {}
+    names = ("argument", "output", "alias", "temp", "generated_code")
+    fields = {name: getattr(analysis, f"{name}_size_in_bytes", None) for name in names}
+    return {name: int(value) for name, value in fields.items() if value is not None}
+
+
+def describe_failure(error: BaseException, operation: str, path: Path | None) -> dict[str, Any]:
+    """An exception as an answer: kind (a name in `workloads.errors`), one-line message, lines.
+
+    path: the user's file, to name the line in it.
+    """
+    from workloads.errors import WorkloadError
+    from workloads.loader import describe_error
+
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    message = " ".join(lines)[:MAX_MESSAGE]
+    if isinstance(error, WorkloadError):
+        return {"kind": "WorkloadError", "message": message, "lines": []}
+    kind = "CompileError"
+    if text.startswith("FAILED_PRECONDITION") and "MSA strict" in text:
+        kind = "OverrideError"
+    compiler_spoke = operation == "compile" and type(error).__name__.endswith("RuntimeError")
+    if not compiler_spoke:  # the compiler's messages start with their own code
+        message = describe_error(error, path)
+    return {"kind": kind, "message": message, "lines": lines[:MAX_ERROR_LINES]}
+
+
+def _receive(descriptor: int, requests: queue.SimpleQueue, directory: Path) -> None:
+    """Queue requests. The end of the pipe means that the parent is gone: die at once.
+
+    A thread, so that this also works in the middle of a compile; the compiler drops the GIL.
+    """
+    while (frame := frames.read(descriptor)) is not None:
+        requests.put(frame)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)  # with whatever the user's code or the compiler started
+
+
+def main() -> None:
+    """Serve until the parent closes the request pipe."""
+    requests_in, answers_out = int(sys.argv[1]), int(sys.argv[2])
+    directory = Path(sys.argv[3])
+    for descriptor in (requests_in, answers_out):
+        os.set_inheritable(descriptor, False)
+    requests: queue.SimpleQueue = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests_in, requests, directory), daemon=True).start()
+    server = Server(directory)
+    operations = {"load": server.load, "compile": server.compile}
+    while True:
+        request, blob = requests.get()
+        # Backstop if the parent dies while foreign code holds the GIL: the default action of
+        # SIGALRM ends the process without asking Python.
+        signal.alarm(int(min(request["seconds"], MAX_ALARM_SECONDS)) + 60)
+        try:
+            answer, result = operations[request["operation"]](request, blob)
+        except (Exception, SystemExit) as error:
+            answer = {"failure": describe_failure(error, request["operation"], server.path)}
+            result = b""
+        signal.alarm(0)
+        data = memoryview(frames.pack(answer, result))
+        while data:
+            data = data[os.write(answers_out, data) :]
+
+
+if __name__ == "__main__":
+    main()

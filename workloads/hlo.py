@@ -1,0 +1,349 @@
+"""Scheduled HLO modules as light records, read from XLA's own serialized proto.
+
+XLA's parser and the compiler make the proto; here it is decoded by the protobuf library with the
+subset of message descriptors that we need. Fields left out stay in the messages as unknown fields,
+so that a canonical form of an instruction (see `fingerprint`) still covers them.
+Source of names and numbers: openxla/xla xla/service/hlo.proto and xla/xla_data.proto.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from workloads.errors import WorkloadError
+
+_PACKAGE = "malloc_game_hlo"
+# message -> {field: (number, type, repeated)}; a type with a capital letter is a message.
+_SCHEMA = {
+    "Tile": {"dimensions": (1, "int64", True)},
+    "Layout": {
+        "minor_to_major": (1, "int64", True),
+        "tiles": (6, "Tile", True),
+        "element_size_in_bits": (7, "int64", False),
+        "memory_space": (8, "int64", False),
+    },
+    "Shape": {
+        "element_type": (2, "int32", False),
+        "dimensions": (3, "int64", True),
+        "tuple_shapes": (4, "Shape", True),
+        "layout": (5, "Layout", False),
+    },
+    "Literal": {
+        "s32s": (4, "int32", True),
+        "s64s": (5, "int64", True),
+        "u32s": (6, "uint32", True),
+        "u64s": (7, "uint64", True),
+    },
+    "Instruction": {
+        "name": (1, "string", False),
+        "opcode": (2, "string", False),
+        "shape": (3, "Shape", False),
+        "metadata": (7, "bytes", False),
+        "literal": (8, "Literal", False),
+        "parameter_number": (9, "int64", False),
+        "tuple_index": (13, "int64", False),
+        "custom_call_target": (28, "string", False),
+        "id": (35, "int64", False),
+        "operand_ids": (36, "int64", True),
+        "control_predecessor_ids": (37, "int64", True),
+        "called_computation_ids": (38, "int64", True),
+        "sharding": (40, "bytes", False),
+        "backend_config": (43, "bytes", False),
+        "comparison_direction": (63, "string", False),
+        "frontend_attributes": (68, "bytes", False),
+        "original_value": (88, "bytes", False),
+    },
+    "Computation": {
+        "name": (1, "string", False),
+        "instructions": (2, "Instruction", True),
+        "id": (5, "int64", False),
+        "root_id": (6, "int64", False),
+    },
+    "Sequence": {"instruction_ids": (1, "int64", True)},
+    # A proto map is a repeated entry message with key 1 and value 2.
+    "SequenceEntry": {"key": (1, "int64", False), "value": (2, "Sequence", False)},
+    "Schedule": {"sequences": (1, "SequenceEntry", True)},
+    "Module": {
+        "name": (1, "string", False),
+        "computations": (3, "Computation", True),
+        "entry_computation_id": (6, "int64", False),
+        "schedule": (7, "Schedule", False),
+    },
+}
+# Bits of XLA's PrimitiveType numbers; what is not listed (tuple, token, opaque) has no bytes.
+_ELEMENT_BITS = {
+    1: 8, 2: 8, 3: 16, 4: 32, 5: 64, 6: 8, 7: 16, 8: 32, 9: 64, 10: 16, 11: 32, 12: 64, 15: 64,
+    16: 16, 18: 128, 19: 8, 20: 8, 21: 4, 22: 4, 23: 8, 24: 8, 25: 8, 26: 2, 27: 2, 28: 8, 29: 8,
+    32: 4, 33: 8,
+}  # fmt: skip
+_TUPLE = 13
+
+
+@functools.cache
+def _module_class() -> type:
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"{_PACKAGE}.proto", package=_PACKAGE, syntax="proto3"
+    )
+    field_types = descriptor_pb2.FieldDescriptorProto
+    for message_name, fields in _SCHEMA.items():
+        message = file.message_type.add(name=message_name)
+        for name, (number, kind, repeated) in fields.items():
+            field = message.field.add(name=name, number=number)
+            field.label = field_types.LABEL_REPEATED if repeated else field_types.LABEL_OPTIONAL
+            if kind[0].isupper():
+                field.type = field_types.TYPE_MESSAGE
+                field.type_name = f".{_PACKAGE}.{kind}"
+            else:
+                field.type = getattr(field_types, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Module"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array of a shape."""
+
+    size_bytes: int  # as padded by the layout's tiles
+    memory_space: int
+
+
+def _padded_bytes(shape) -> int:
+    """Bytes of an array as its layout's first tile pads it (later tiles divide the first)."""
+    bits = shape.layout.element_size_in_bits or _ELEMENT_BITS.get(shape.element_type, 0)
+    order = list(shape.layout.minor_to_major) or list(reversed(range(len(shape.dimensions))))
+    dimensions = [shape.dimensions[i] for i in reversed(order)]  # major to minor
+    if shape.layout.tiles:
+        tile = list(shape.layout.tiles[0].dimensions)
+        dimensions = [1] * (len(tile) - len(dimensions)) + dimensions
+        first = len(dimensions) - len(tile)
+        for i, width in enumerate(tile):
+            if width > 0:
+                dimensions[first + i] = math.ceil(dimensions[first + i] / width) * width
+    return math.ceil(math.prod(dimensions) * bits / 8)
+
+
+def _leaves(shape, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Leaf]]:
+    if shape.element_type == _TUPLE:
+        for i, part in enumerate(shape.tuple_shapes):
+            yield from _leaves(part, (*index, i))
+    else:
+        yield index, Leaf(_padded_bytes(shape), shape.layout.memory_space)
+
+
+class Instruction:
+    """One HLO instruction: a view of its proto within a module."""
+
+    def __init__(self, proto, module: Module, computation: int):
+        self.proto = proto
+        self.module = module
+        self.computation = computation  # id
+
+    name = property(lambda self: self.proto.name)
+    opcode = property(lambda self: self.proto.opcode)
+    id = property(lambda self: self.proto.id)
+
+    @functools.cached_property
+    def operands(self) -> list[Instruction]:
+        """Operands, in order."""
+        return [self.module.instructions[i] for i in self.proto.operand_ids]
+
+    @functools.cached_property
+    def leaves(self) -> dict[tuple[int, ...], Leaf]:
+        """Arrays of the output shape by tuple index."""
+        return dict(_leaves(self.proto.shape))
+
+    @functools.cached_property
+    def estimated_cycles(self) -> int | None:
+        """The compiler's own estimate, or None where code generation gave none."""
+        try:
+            config = json.loads(self.proto.backend_config or b"{}")
+        except ValueError:
+            return None
+        return _find_cycles(config)
+
+    @functools.cached_property
+    def keeps_layout(self) -> bool:
+        """Whether output and first operand have the same shape and layout, memory spaces aside."""
+        return _canonical_shape(self.proto.shape) == _canonical_shape(self.operands[0].proto.shape)
+
+    @property
+    def is_async_start(self) -> bool:
+        """Whether it starts a copy or a slice between memories."""
+        if self.opcode == "async-start":
+            return self.module.root_opcode(self.proto.called_computation_ids[0]) == "slice"
+        return self.opcode in ("copy-start", "slice-start")
+
+    @property
+    def is_async_done(self) -> bool:
+        """Whether it awaits a copy or a slice between memories."""
+        if self.opcode in ("async-done", "async-update"):
+            return self.operands[0].is_async_start
+        return self.opcode in ("copy-done", "slice-done")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of what it computes: equal for the same computation on the same shapes.
+
+        Names, ids, metadata, placement (memory spaces) and backend config are left out; operand
+        shapes and called computations are part of it.
+        """
+        digest = hashlib.sha256(_canonical(self.proto, {}))
+        for operand in self.operands:
+            digest.update(_canonical_shape(operand.proto.shape))
+        for computation in self.proto.called_computation_ids:
+            digest.update(self.module.computation_fingerprint(computation).encode())
+        return digest.hexdigest()
+
+
+def _find_cycles(config: object) -> int | None:
+    """`estimated_cycles` wherever the backend config has it (fusions: inside `window_config`)."""
+    if not isinstance(config, dict):
+        return None
+    if "estimated_cycles" in config:
+        return int(config["estimated_cycles"])
+    return next((c for c in map(_find_cycles, config.values()) if c is not None), None)
+
+
+def _clear_spaces(shape) -> None:
+    if shape.element_type == _TUPLE:
+        for part in shape.tuple_shapes:
+            _clear_spaces(part)
+    else:
+        shape.layout.ClearField("memory_space")
+
+
+def _canonical_shape(shape) -> bytes:
+    copy = type(shape)()
+    copy.CopyFrom(shape)
+    _clear_spaces(copy)
+    return copy.SerializeToString(deterministic=True)
+
+
+def _canonical(proto, numbering: dict[int, int]) -> bytes:
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    for field in (
+        "name", "metadata", "id", "control_predecessor_ids", "called_computation_ids", "sharding",
+        "backend_config", "frontend_attributes", "original_value",
+    ):  # fmt: skip
+        copy.ClearField(field)
+    copy.operand_ids[:] = [numbering.get(i, -1) for i in proto.operand_ids]
+    _clear_spaces(copy.shape)
+    return copy.SerializeToString(deterministic=True)
+
+
+class Module:
+    """A scheduled module.
+
+    Raises:
+      WorkloadError: the bytes are no HloModuleProto.
+    """
+
+    def __init__(self, serialized: bytes):
+        try:
+            self.proto = _module_class().FromString(serialized)
+        except DecodeError as error:
+            raise WorkloadError(f"not a serialized HloModuleProto: {error}") from error
+        self.computations = {c.id: c for c in self.proto.computations}
+        if self.proto.entry_computation_id not in self.computations:
+            raise WorkloadError("the HLO module has no entry computation")
+        self.instructions: dict[int, Instruction] = {
+            i.id: Instruction(i, self, c.id)
+            for c in self.proto.computations
+            for i in c.instructions
+        }
+        self.sequences = {
+            e.key: list(e.value.instruction_ids) for e in self.proto.schedule.sequences
+        }
+
+    @property
+    def entry_id(self) -> int:
+        """Id of the entry computation."""
+        return self.proto.entry_computation_id
+
+    def root(self, computation: int) -> Instruction:
+        """Root instruction of a computation."""
+        return self.instructions[self.computations[computation].root_id]
+
+    def root_opcode(self, computation: int) -> str:
+        """Opcode of a computation's root."""
+        return self.root(computation).opcode
+
+    def parameters(self, computation: int) -> list[Instruction]:
+        """Parameters of a computation, by number."""
+        found = [
+            self.instructions[i.id]
+            for i in self.computations[computation].instructions
+            if i.opcode == "parameter"
+        ]
+        return sorted(found, key=lambda i: i.proto.parameter_number)
+
+    def sequence(self, computation: int) -> list[Instruction]:
+        """Instructions of a computation in schedule order (in proto order if unscheduled)."""
+        ids = self.sequences.get(computation)
+        if ids is None:
+            ids = [i.id for i in self.computations[computation].instructions]
+        return [self.instructions[i] for i in ids]
+
+    def flattened(self) -> Iterator[tuple[Instruction, int]]:
+        """Scheduled instructions with their trip counts; loops as condition, body, `while`.
+
+        Each call of a called computation is followed once, as in XLA's HloLiveRange.
+        """
+        yield from self._flattened(self.entry_id, 1)
+
+    def _flattened(self, computation: int, trips: int) -> Iterator[tuple[Instruction, int]]:
+        for instruction in self.sequence(computation):
+            called = list(instruction.proto.called_computation_ids)
+            if instruction.opcode == "while":
+                inner = trips * self.trip_count(instruction)
+                for c in reversed(called):  # called: body, condition
+                    yield from self._flattened(c, inner)
+            elif instruction.opcode in ("call", "conditional"):
+                for c in called:
+                    yield from self._flattened(c, trips)
+            yield instruction, trips
+
+    def trip_count(self, loop: Instruction) -> int:
+        """Trips of a `while`: the constant that the condition compares with; 1 if there is none.
+
+        Holds for loops that count from 0 by 1, which is what `lax.scan` and `fori_loop` make.
+        """
+        condition = loop.proto.called_computation_ids[1]
+        root = self.root(condition)
+        if root.opcode == "fusion":
+            operands = root.operands
+        else:
+            operands = root.operands if root.opcode == "compare" else []
+        for operand in operands:
+            while operand.opcode in ("copy", "bitcast"):
+                operand = operand.operands[0]
+            literal = operand.proto.literal
+            for field in ("s32s", "s64s", "u32s", "u64s"):
+                values = getattr(literal, field)
+                if operand.opcode == "constant" and len(values) == 1 and values[0] > 0:
+                    return int(values[0])
+        return 1
+
+    def computation_fingerprint(self, computation: int) -> str:
+        """Hash of a computation's canonical form."""
+        cache = self.__dict__.setdefault("_fingerprints", {})
+        if computation not in cache:
+            digest = hashlib.sha256()
+            numbering: dict[int, int] = {}
+            for proto in self.computations[computation].instructions:
+                numbering[proto.id] = len(numbering)
+                digest.update(_canonical(proto, numbering))
+                for called in proto.called_computation_ids:
+                    digest.update(self.computation_fingerprint(called).encode())
+            cache[computation] = digest.hexdigest()
+        return cache[computation]
