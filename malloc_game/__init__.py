@@ -12,6 +12,7 @@ from malloc_game.evaluate import Latency, latency  # noqa: E402
 from malloc_game.fileio import (  # noqa: E402
     load_assignment,
     load_problem,
+    load_reference,
     save_assignment,
     save_problem,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "PREFETCH", "TARGETS", "UNPLACED", "Assignment", "AssignmentError", "Chunk", "Copy",
     "CostTable", "GameState", "Instruction", "Latency", "MallocGameError", "Position", "Problem",
     "ProblemError", "Program", "Target", "Timeline", "Value", "Violation", "all_default", "check",
-    "encode", "init", "latency", "legal_actions", "load_assignment", "load_problem", "observe",
+    "encode", "init", "latency", "legal_actions", "load_assignment", "load_problem", "load_reference",
+    "observe",
     "random_problem", "save_assignment", "save_problem", "step", "to_assignment",
 ]  # fmt: skip

@@ -57,7 +57,7 @@ def _check_chunks(problem: Problem, assignment: Assignment) -> list[Violation]:
             found.append(Violation(CAPACITY, f"{label}: [{chunk.offset}, +{chunk.size})"))
         if chunk.offset % target.alignment_bytes:
             found.append(Violation(ALIGNMENT, f"{label}: offset {chunk.offset}"))
-        if not value.may_be_in_alternate:
+        if not value.may_be_in_alternate or value.is_refused:
             found.append(Violation(NOT_ALLOWED, label))
         if chunk.size != value.size_bytes:
             found.append(Violation(SIZE, f"{label}: {chunk.size}, not {value.size_bytes} bytes"))

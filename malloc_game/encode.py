@@ -150,7 +150,13 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
     max_decisions = bucket(len(rows))
     granule = granule_bytes(problem, num_granules)
     capacity = problem.target.alternate_memory_bytes // granule
-    size = [math.ceil(problem.values[r["value"]].size_bytes / granule) for r in rows]
+    # What the compiler refuses is asked about all the same (shapes stay), but fits nowhere.
+    size = [
+        capacity + 1
+        if problem.values[r["value"]].is_refused
+        else math.ceil(problem.values[r["value"]].size_bytes / granule)
+        for r in rows
+    ]
     units = [
         math.ceil(problem.values[r["value"]].size_bytes / TRANSFER_UNIT_BYTES) for r in rows
     ]

@@ -168,13 +168,18 @@ def problem_to_json(problem: Problem) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "problem": content}
 
 
-def save_problem(problem: Problem, path: PathLike) -> None:
+def save_problem(problem: Problem, path: PathLike, reference: Assignment | None = None) -> None:
     """Write a problem file (JSON, gzipped for *.gz).
+
+    reference: a known assignment to travel with the problem, usually the compiler's own default.
 
     Raises:
       MallocGameError: the file cannot be written.
     """
-    write_json(path, problem_to_json(problem))
+    content = problem_to_json(problem)
+    if reference is not None:
+        content["reference"] = to_json(reference)
+    write_json(path, content)
 
 
 def load_problem(path: PathLike) -> Problem:
@@ -185,6 +190,24 @@ def load_problem(path: PathLike) -> Problem:
       ProblemError: its content breaks a rule; the message names the field.
     """
     return _load(path, Problem, "problem", ProblemError)
+
+
+def load_reference(path: PathLike, problem: Problem) -> Assignment | None:
+    """The assignment that travels with a problem file, None if there is none.
+
+    Raises:
+      MallocGameError: the file cannot be read.
+      AssignmentError: the assignment does not fit the problem.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or "reference" not in content:
+        return None
+    try:
+        reference = from_json(Assignment, content["reference"], "reference")
+    except ProblemError as cause:
+        raise AssignmentError(f"{path}: {cause}") from cause
+    check_shape(problem, reference, str(path))
+    return reference
 
 
 def save_assignment(assignment: Assignment, problem: Problem, path: PathLike) -> None:

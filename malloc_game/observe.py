@@ -149,8 +149,9 @@ def _occupancy_part(program: Program, state: GameState) -> chex.Array:
     now = program.decision_time[jnp.minimum(state.position, program.max_decisions - 1)]
     at = now + jnp.array(_GRID_DISTANCES)
     placed = state.chunk_offset != UNPLACED
-    alive = placed & (state.chunk_start <= at[:, None]) & (state.chunk_end > at[:, None])
-    low = jnp.arange(_GRID_OFFSETS) * program.num_granules // _GRID_OFFSETS
+    started, ended = state.chunk_start[None] <= at[:, None], state.chunk_end[None] <= at[:, None]
+    alive = placed[None] & started & ~ended
+    low = jnp.arange(_GRID_OFFSETS)[None] * program.num_granules // _GRID_OFFSETS
     high = low + program.num_granules // _GRID_OFFSETS
     offset, end = state.chunk_offset[:, None], (state.chunk_offset + program.size)[:, None]
     shared = jnp.clip(jnp.minimum(end, high) - jnp.maximum(offset, low), 0)  # [D, offsets]

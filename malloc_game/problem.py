@@ -84,7 +84,8 @@ class Value:
     end: int
     is_parameter: bool
     is_live_out: bool
-    may_be_in_alternate: bool  # what the compiler can be told; False also for sizes 0 or too large
+    may_be_in_alternate: bool  # False: never asked about (size 0 or too large, updated in place ...)
+    is_refused: bool = False  # asked about, but the compiler will not have it in alternate memory
     write_back_cycles: int = 0
     copied_at: int = -1  # the copy instruction that a prefetch can replace, -1 for none
     copied_from: int = -1  # the parameter that it copies (index into Problem.values), -1 for none

@@ -40,8 +40,10 @@ TOPOLOGIES = {
 OVERRIDES_OPTION = "xla_tpu_msa_tensor_overrides"
 DEFAULT_TIMEOUT = 600.0  # seconds, for one request
 
-# Changes nothing in the result: three small text files about memory-space assignment per compile.
-_DUMP_FLAGS = "--xla_jf_dump_to={directory}/dump --xla_jf_dump_category_filter=msa"
+# Changes nothing in the result: per compile, three small text files about memory-space assignment,
+# and the module after each phase (1 to 3 MB, some ms).
+_MSA_DUMP = "--xla_jf_dump_to={directory}/dump --xla_jf_dump_category_filter=msa"
+_HLO_DUMP = "--xla_dump_to={directory}/dump --xla_dump_hlo_as_proto"
 _CHILD_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # a hit there would come without dumps
@@ -50,7 +52,8 @@ _CHILD_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_LOG_DIR": "{directory}",  # log files, removed with it
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "LIBTPU_INIT_ARGS": _DUMP_FLAGS,
+    "LIBTPU_INIT_ARGS": _MSA_DUMP,
+    "XLA_FLAGS": _HLO_DUMP,
 }
 # Settings of the parent process that change how a callable is traced.
 _TRACING_CONFIG = ("jax_enable_x64", "jax_default_matmul_precision")
@@ -65,7 +68,7 @@ class Compiled:
     options: dict[str, str]  # as given to the compiler, overrides included
     target: str
     versions: dict[str, str]  # jax, jaxlib, libtpu
-    seconds: float  # of the compile itself, when it was really done
+    seconds: float  # of the compile itself
     memory: dict[str, int]  # bytes: argument, output, alias, temp, generated_code; may be {}
     from_cache: bool
 
@@ -229,8 +232,7 @@ class CompilerSession:
         if self._child is not None and self._child.is_alive():
             return
         self.close()
-        inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-        self._child = ChildProcess({**inherited, **_CHILD_ENVIRONMENT})
+        self._child = ChildProcess({**os.environ, **_CHILD_ENVIRONMENT})
         try:
             answer, _ = self._request("load", self._load_request, self._load_blob, limit, deadline)
         except BaseException:

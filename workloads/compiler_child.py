@@ -8,6 +8,8 @@ It may abort or hang at any time: the parent copes.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import os
 import queue
@@ -25,7 +27,7 @@ MSA_FILES = ("bufferinfo", "allocinfo", "scheduleinfo")
 MAX_ERROR_LINES = 40
 MAX_MESSAGE = 400
 MAX_ALARM_SECONDS = 10**7
-MIN_FREE_BYTES = 8 << 20  # the compiler cuts its dumps short, without a word, when a disk is full
+MIN_FREE_BYTES = 64 << 20  # the compiler cuts its dumps short, without a word, when a disk is full
 
 
 class Server:
@@ -37,8 +39,7 @@ class Server:
         self.jitted: Any = None
         self.args: tuple[Any, ...] = ()
         self.topology_name = ""
-        self.lowered: Any = None
-        self.msa_of_options: dict[tuple, dict[str, str]] = {}
+        self.traced: Any = None
 
     def load(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
         """Load and trace the program; answers with the hash of its lowered module.
@@ -76,26 +77,30 @@ class Server:
     def compile(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
         """Compile under the given options; answers with the placements and the scheduled HLO."""
         del blob
-        options = request["options"]
+        import jax
+
         dumps = self.directory / "dump"
         shutil.rmtree(dumps, ignore_errors=True)
         if shutil.disk_usage(self.directory).free < MIN_FREE_BYTES:
             raise OSError(f"no space left in the temporary directory {self.directory.parent}")
-        lowered = self._lower()
+        # Lowered anew (some 20 ms), for JAX would answer a repetition without writing the dumps.
+        lowered = self._trace().lower()
+        shutil.rmtree(dumps, ignore_errors=True)  # of computations on the CPU while tracing
         start = time.perf_counter()
-        compiled = lowered.compile(compiler_options=options or None)
+        compiled = lowered.compile(compiler_options=request["options"] or None)
         seconds = time.perf_counter() - start
-        module = compiled.runtime_executable().hlo_modules()[0]
-        key = tuple(sorted(options.items()))
-        # JAX answers a repeated request from its own cache: then there are no new dumps.
-        msa = _read_dumps(dumps) or self.msa_of_options.get(key, {})
-        self.msa_of_options[key] = msa
-        answer = {"msa": msa, "seconds": seconds, "memory": _memory(compiled)}
-        return answer, module.as_serialized_hlo_module_proto()
+        module = _read_module(dumps)
+        if not module:  # not dumped: a name too long for a file
+            module = compiled.runtime_executable().hlo_modules()[0].as_serialized_hlo_module_proto()
+        answer = {"msa": _read_msa(dumps), "seconds": seconds, "memory": _memory(compiled)}
+        del compiled, lowered
+        jax.clear_caches()
+        _return_memory()
+        return answer, module
 
-    def _lower(self) -> Any:
-        """Lower once, exactly as a user does who compiles ahead of time for one device."""
-        if self.lowered is None:
+    def _trace(self) -> Any:
+        """Trace once, exactly as a user does who compiles ahead of time for one device."""
+        if self.traced is None:
             import jax
             from jax.experimental import topologies
 
@@ -112,11 +117,29 @@ class Server:
                     weak_type=getattr(leaf, "weak_type", False),
                 )
 
-            self.lowered = self.jitted.lower(*jax.tree.map(place, self.args))
-        return self.lowered
+            self.traced = self.jitted.trace(*jax.tree.map(place, self.args))
+        return self.traced
 
 
-def _read_dumps(directory: Path) -> dict[str, str]:
+def _read_module(directory: Path) -> bytes:
+    """The final module: scheduled, with cycles. Empty if there is none in the dumps.
+
+    Not from the executable: what XLA rebuilds there fails its own checks for calls that wait for
+    their operands after they have started (SparseCore offload).
+    """
+    from workloads.hlo import module_bytes
+
+    paths = sorted(directory.glob("*.after_codegen.hlo.pb"), key=lambda p: p.stat().st_mtime_ns)
+    return module_bytes(paths[-1].read_bytes()) if paths else b""
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system: the heap of a long session else grows by the GB."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _read_msa(directory: Path) -> dict[str, str]:
     """The newest file of each kind; names start with a time stamp."""
     found = {}
     for kind in MSA_FILES:

@@ -22,6 +22,7 @@ from malloc_game import (
     Problem,
     Target,
     Value,
+    latency,
 )
 from malloc_game import Instruction as TimedInstruction
 from workloads.buffers import Buffer, DataFlow, MsaDump, Place, parse_dump
@@ -66,6 +67,7 @@ class Extraction:
         self.dump = parse_dump(all_default.msa)
         self._flow = DataFlow(self.module)
         self._refused: set[int] = set()
+        self._exposures: list[float] = []
         self._build()
         self.learn(self.module)
         self.problem = self.refresh()
@@ -245,11 +247,42 @@ class Extraction:
                 if instruction.opcode == "copy" and len(slots) == 1:
                     new += self.store.record(key, 1, 0)  # a prefetch has replaced it
                 continue
+            if instruction.opcode == "copy" and len(slots) == 1 and self._reads_alternate(other):
+                continue  # not the copy that the table means: its source was prefetched
             mask = mask_of(other, slots, self.target)
             cycles = other.estimated_cycles
             if cycles is not None:
                 new += self.store.record(key, mask, cycles)
         return new
+
+    def _reads_alternate(self, instruction: Instruction) -> bool:
+        leaf = instruction.operands[0].leaves.get(())
+        return leaf is not None and leaf.memory_space == self.target.alternate_memory_space
+
+    def calibrate(self, compiled_cycles: float, found: Assignment) -> None:
+        """Learn from a compile how much of the write-backs of live-outs other work hides.
+
+        compiled_cycles: judged latency of the compile whose mapping is `found`.
+        """
+        without = self.problem.replace(
+            values=tuple(dataclasses.replace(v, write_back_cycles=0) for v in self.problem.values)
+        )
+        full = latency(self._unhidden(self.problem), found).write_back_cycles
+        if full > 0:
+            shown = (compiled_cycles - latency(without, found).cycles) / full
+            self._exposures.append(min(1.0, max(0.0, shown)))
+
+    @property
+    def exposure(self) -> float:
+        """Share of the write-backs that nothing hides: mean over the compiles; 1 before any."""
+        return sum(self._exposures) / len(self._exposures) if self._exposures else 1.0
+
+    def _unhidden(self, problem: Problem) -> Problem:
+        values = tuple(
+            dataclasses.replace(v, write_back_cycles=whole.write_back_cycles)
+            for v, whole in zip(problem.values, self._values, strict=True)
+        )
+        return problem.replace(values=values)
 
     def refuse(self, values: set[int]) -> None:
         """Mark values that the compiler would not put in alternate memory."""
@@ -257,16 +290,21 @@ class Extraction:
 
     def refresh(self) -> Problem:
         """Rebuild `problem` with all costs and refusals known so far."""
-        tables: dict[CostTable, int] = {}
+        # One table for each kind of instruction, in order of appearance: learning keeps the shapes.
+        numbers: dict[tuple, int] = {}
+        tables: list[CostTable] = []
         instructions = []
         seen: set[str] = set()
-        for (instruction, slots, key), (_, time, trips, positions, other) in zip(
+        for (instruction, _, key), (_, time, trips, positions, other) in zip(
             self._keys(), self._rows, strict=True
         ):
-            del slots
-            table = self.store.table(key, tuple(positions), self.target.default_bytes_per_cycle)
-            if key not in self.store.observed:
-                table = self._stand_in(positions, other)
+            sizes = tuple(p.size_bytes for p in positions)
+            number = numbers.setdefault((key, sizes, other), len(numbers))
+            if number == len(tables) and key in self.store.observed:
+                bytes_per_cycle = self.target.default_bytes_per_cycle
+                tables.append(self.store.table(key, tuple(positions), bytes_per_cycle))
+            elif number == len(tables):
+                tables.append(self._stand_in(positions, other))
             name = instruction.name
             while name in seen:
                 name += "'"
@@ -280,12 +318,14 @@ class Extraction:
                     in_entry=instruction.computation == self.module.entry_id,
                     other_bytes=other,
                     positions=tuple(positions),
-                    cost_table=tables.setdefault(table, len(tables)),
+                    cost_table=number,
                 )
             )
         values = tuple(
             dataclasses.replace(
-                v, may_be_in_alternate=v.may_be_in_alternate and i not in self._refused
+                v,
+                is_refused=i in self._refused,
+                write_back_cycles=round(v.write_back_cycles * self.exposure),
             )
             for i, v in enumerate(self._values)
         )

@@ -77,6 +77,7 @@ _SCHEMA = {
         "entry_computation_id": (6, "int64", False),
         "schedule": (7, "Schedule", False),
     },
+    "HloProto": {"hlo_module": (1, "bytes", False)},
 }
 # Bits of XLA's PrimitiveType numbers; what is not listed (tuple, token, opaque) has no bytes.
 _ELEMENT_BITS = {
@@ -88,7 +89,7 @@ _TUPLE = 13
 
 
 @functools.cache
-def _module_class() -> type:
+def _message_class(which: str) -> type:
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{_PACKAGE}.proto", package=_PACKAGE, syntax="proto3"
     )
@@ -105,7 +106,19 @@ def _module_class() -> type:
                 field.type = getattr(field_types, f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Module"))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{which}"))
+
+
+def module_bytes(hlo_proto: bytes) -> bytes:
+    """The serialized HloModuleProto in a serialized HloProto, which is what XLA dumps.
+
+    Raises:
+      WorkloadError: the bytes are no HloProto.
+    """
+    try:
+        return _message_class("HloProto").FromString(hlo_proto).hlo_module
+    except DecodeError as error:
+        raise WorkloadError(f"not a serialized HloProto: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +263,7 @@ class Module:
 
     def __init__(self, serialized: bytes):
         try:
-            self.proto = _module_class().FromString(serialized)
+            self.proto = _message_class("Module").FromString(serialized)
         except DecodeError as error:
             raise WorkloadError(f"not a serialized HloModuleProto: {error}") from error
         self.computations = {c.id: c for c in self.proto.computations}

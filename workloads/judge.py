@@ -14,7 +14,7 @@ from workloads.hlo import Instruction, Module
 
 ZERO_COST = frozenset(
     "parameter constant bitcast tuple get-tuple-element while conditional call after-all"
-    " optimization-barrier partition-id replica-id async-update".split()
+    " optimization-barrier partition-id replica-id async-start async-update".split()
 )
 
 
@@ -28,9 +28,16 @@ class CompiledLatency:
 
 
 def traffic(instruction: Instruction) -> tuple[int, int]:
-    """Bytes of operands and outputs in default memory, and in all memories."""
-    leaves = [leaf for o in instruction.operands for leaf in o.leaves.values()]
-    leaves += instruction.leaves.values()
+    """Bytes of operands and outputs in default memory, and in all memories.
+
+    An asynchronous call (offload to the SparseCore) counts where it is awaited.
+    """
+    if instruction.opcode == "async-done":
+        # The awaited tuple: operands, result (the done's own output), and the call's context.
+        leaves = [leaf for index, leaf in instruction.operands[0].leaves.items() if index[0] < 2]
+    else:
+        leaves = [leaf for o in instruction.operands for leaf in o.leaves.values()]
+        leaves += instruction.leaves.values()
     in_default = sum(leaf.size_bytes for leaf in leaves if leaf.memory_space == 0)
     return in_default, sum(leaf.size_bytes for leaf in leaves)
 

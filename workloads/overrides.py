@@ -64,19 +64,29 @@ def _definitions(problem: Problem, value: int) -> list[str]:
 
 
 def overrides(
-    problem: Problem, assignment: Assignment, *, pin: bool = True, prefetch: bool = True
+    problem: Problem,
+    assignment: Assignment,
+    *,
+    pin: bool = True,
+    prefetch: bool = True,
+    permitted: frozenset[int] = frozenset(),
 ) -> str:
     """`MsaTensorOverrides` text that asks the compiler for `assignment`.
 
     pin: demand alternate memory for computed values that have it, instead of only allowing it.
     prefetch: demand the assignment's copies at their times, instead of leaving them to XLA.
+    permitted: values for which nothing is demanded, only allowed.
     A demand that cannot be met makes the compile fail with `OverrideError`; a permission does not.
     """
-    return "\n".join(_overrides(problem, assignment, pin, prefetch))
+    return "\n".join(_overrides(problem, assignment, pin, prefetch, permitted))
 
 
 def _overrides(
-    problem: Problem, assignment: Assignment, pin: bool, prefetch: bool
+    problem: Problem,
+    assignment: Assignment,
+    pin: bool,
+    prefetch: bool,
+    permitted: frozenset[int],
 ) -> Iterator[str]:
     copy_ends = {
         (copy.value, copy.end): copy for copy in assignment.copies if copy.direction == PREFETCH
@@ -97,7 +107,7 @@ def _overrides(
             continue
         if not value.is_parameter:
             # A copy that is to become a prefetch is only permitted: XLA replaces it by itself.
-            if pin and value.copied_at < 0:
+            if pin and value.copied_at < 0 and v not in permitted:
                 yield _override(_position(value.name), "pin_in_alternate_memory {}")
             continue
         asked: set[int] = set()
@@ -110,7 +120,7 @@ def _overrides(
                 # Without the size the instruction's own output would stay in default memory too.
                 where = _operand(name, position.number, value.size_bytes)
                 yield _override(where, "keep_in_default_memory {}")
-            elif prefetch and (v, t) in copy_ends and t not in asked:
+            elif prefetch and (v, t) in copy_ends and t not in asked and v not in permitted:
                 asked.add(t)
                 start = copy_ends[v, t].start
                 time = problem.instructions[start].schedule_time - 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
-from malloc_game import Assignment
+from malloc_game import Assignment, Problem
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.errors import OverrideError
 from workloads.extract import Extraction
@@ -78,6 +79,49 @@ def compare(
     return (1.0 - len(wrong) / total if total else 1.0), tuple(wrong)
 
 
+# How the compiler names what it could not do; see MSA's override errors.
+_REFUSED_VALUE = re.compile(r"defining instruction '([^']+)'")
+_REFUSED_USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
+_MAX_REPAIRS = 12
+
+
+def _refused_value(problem: Problem, message: str) -> int | None:
+    """The value that an override error speaks of, None if it cannot be told."""
+    defining, use = _REFUSED_VALUE.search(message), _REFUSED_USE.search(message)
+    for t, instruction in enumerate(problem.instructions):
+        if use and instruction.name == use.group(1):
+            for position in problem.instructions[t].positions:
+                if not position.is_output and position.number == int(use.group(2)):
+                    return position.value
+    if defining:
+        for v, value in enumerate(problem.values):
+            if re.split(r"[{']", value.name)[0] == defining.group(1):
+                return v
+    return None
+
+
+def _compile_repaired(
+    session: CompilerSession, problem: Problem, assignment: Assignment, mode: Mode
+) -> tuple[Compiled, dict[str, str]]:
+    """Compile; what the compiler refuses to be forced into it is then only permitted to do.
+
+    A refusal takes a fraction of a second, so a few of them cost less than one compile.
+    """
+    permitted: frozenset[int] = frozenset()
+    while True:
+        text = overrides(
+            problem, assignment, pin=mode.pin, prefetch=mode.prefetch, permitted=permitted
+        )
+        options = {**mode.options, OVERRIDES_OPTION: text}
+        try:
+            return session.compile(options), options
+        except OverrideError as error:
+            value = _refused_value(problem, str(error))
+            if value is None or value in permitted or len(permitted) >= _MAX_REPAIRS:
+                raise
+            permitted |= {value}
+
+
 def verify(
     session: CompilerSession,
     extraction: Extraction,
@@ -87,7 +131,7 @@ def verify(
 ) -> Verification:
     """Compile `assignment` in the first of `modes` that the compiler accepts.
 
-    Costs that the compile reveals go into the extraction's store (`refresh` it to use them).
+    What the compile reveals of costs goes into the extraction, whose `problem` is then a new one.
 
     Raises:
       OverrideError: no mode is accepted (the last one only permits, so with it that is rare).
@@ -95,19 +139,20 @@ def verify(
     """
     problem = extraction.problem
     for i, mode in enumerate(modes):
-        text = overrides(problem, assignment, pin=mode.pin, prefetch=mode.prefetch)
-        options = {**mode.options, OVERRIDES_OPTION: text}
         try:
-            compiled = session.compile(options)
+            compiled, options = _compile_repaired(session, problem, assignment, mode)
         except OverrideError:
             if i == len(modes) - 1:
                 raise
             continue
         module = Module(compiled.hlo)
         extraction.learn(module)
+        extraction.refresh()
         found = extraction.assignment_of(compiled, f"{assignment.source}, compiled")
         honoured, wrong = compare(extraction, assignment, found)
         latency = compiled_latency(module, extraction.target)
+        extraction.calibrate(latency.cycles, found)
+        extraction.refresh()
         result = Verification(latency, honoured, wrong, mode.name, options, found, compiled)
         if on_compiled is not None:
             on_compiled(result)

@@ -1,0 +1,108 @@
+"""Baselines that play the game itself: random legal play, and greedy by benefit.
+
+A policy is a pure function of (program, state, key) to an action; `play` runs it to the end.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from malloc_game.game import init, step
+from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
+
+# Powers of size and lifetime that benefit is divided by: absolute benefit, per byte, per byte x time.
+_WEIGHTS = ((0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (1.0, 1.0))
+
+Policy = Callable[[Program, GameState, chex.PRNGKey], chex.Array]
+
+
+def play(program: Program, policy: Policy, key: chex.PRNGKey) -> tuple[GameState, chex.Array]:
+    """Play one game with `policy`: the final state and the actions, int32[D]."""
+
+    def one(state: GameState, step_key: chex.PRNGKey) -> tuple[GameState, chex.Array]:
+        action = policy(program, state, step_key)
+        return step(program, state, action), action
+
+    keys = jax.random.split(key, program.max_decisions)
+    return jax.lax.scan(one, init(program), keys)
+
+
+def replay(program: Program, actions: chex.Array) -> GameState:
+    """The final state after `actions` (int32[D]); illegal ones count as DROP."""
+
+    def one(state: GameState, action: chex.Array) -> tuple[GameState, None]:
+        return step(program, state, action), None
+
+    return jax.lax.scan(one, init(program), actions)[0]
+
+
+def random_policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
+    """Uniform among the legal actions."""
+    del program
+    noise = jax.random.gumbel(key, state.options.legal.shape)
+    return jnp.argmax(jnp.where(state.options.legal, noise, -jnp.inf)).astype(jnp.int32)
+
+
+def prefer_alternate(state: GameState, wanted: chex.Array) -> chex.Array:
+    """The legal action that puts the decision at hand in alternate memory if `wanted`, else DROP."""
+    legal = state.options.legal
+    action = jnp.where(legal[NO_COPY], NO_COPY, jnp.where(legal[COPY], COPY, DROP))
+    return jnp.where(wanted, action, DROP).astype(jnp.int32)
+
+
+def benefit_density(program: Program, size_weight: float, span_weight: float) -> chex.Array:
+    """Benefit of each decision per size and lifetime, each to a power of 0..1: float32[D].
+
+    XLA orders buffers by benefit in the same spirit (memory-bound cost over size).
+    """
+    span = jnp.maximum(program.end - program.decision_time, 1).astype(jnp.float32)
+    size = jnp.maximum(program.size, 1).astype(jnp.float32)
+    return program.static_gain / (size**size_weight * span**span_weight)
+
+
+@functools.partial(jax.jit, static_argnames="num_thresholds")
+def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.Array]:
+    """Greedy by benefit: the best of plays that admit only what is dense enough in benefit.
+
+    Each play takes a decision into alternate memory if that saves cycles now and its density is
+    above a threshold; thresholds are quantiles of the positive densities, so that scarce memory is
+    kept for what pays most. Returns the best final state and its actions, int32[D].
+    """
+    quantiles = 1.0 - 0.75 ** jnp.arange(num_thresholds // len(_WEIGHTS))  # ever fewer are admitted
+    densities = [benefit_density(program, *weights) for weights in _WEIGHTS]
+    rows = []
+    for density in densities:
+        positive = jnp.where(density > 0, density, jnp.nan)
+        cut = jnp.nan_to_num(jnp.nanquantile(positive, quantiles)).at[0].set(-jnp.inf)
+        rows.append(density[None, :] >= cut[:, None])
+    admitted = jnp.concatenate(rows)  # bool[thresholds, D]
+
+    def game(allowed: chex.Array) -> tuple[GameState, chex.Array]:
+        def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
+            del key
+            decision = jnp.minimum(state.position, program.max_decisions - 1)
+            saves = state.options.gain > program.write_back[decision]
+            return prefer_alternate(state, saves & allowed[decision])
+
+        return play(program, policy, jax.random.key(0))
+
+    states, actions = jax.vmap(game)(admitted)
+    best = jnp.argmin(states.latency)
+    return jax.tree.map(lambda x: x[best], (states, actions))
+
+
+@functools.partial(jax.jit, static_argnames="num_games")
+def random_play(
+    program: Program, key: chex.PRNGKey, num_games: int = 1
+) -> tuple[GameState, chex.Array]:
+    """The best of `num_games` random legal games: its final state and actions, int32[D]."""
+    states, actions = jax.vmap(lambda k: play(program, random_policy, k))(
+        jax.random.split(key, num_games)
+    )
+    best = jnp.argmin(states.latency)
+    return jax.tree.map(lambda x: x[best], (states, actions))
