@@ -5,6 +5,7 @@ from malloc_game.platform import configure_platform
 configure_platform()
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default  # noqa: E402
+from malloc_game.baselines import follow, greedy, random_play, replay  # noqa: E402
 from malloc_game.check import Violation, check  # noqa: E402
 from malloc_game.encode import encode  # noqa: E402
 from malloc_game.errors import AssignmentError, MallocGameError, ProblemError  # noqa: E402
@@ -46,7 +47,7 @@ __all__ = [
     "PREFETCH", "TARGETS", "UNPLACED", "Assignment", "AssignmentError", "Chunk", "Copy",
     "CostTable", "GameState", "Instruction", "Latency", "MallocGameError", "Position", "Problem",
     "ProblemError", "Program", "Target", "Timeline", "Value", "Violation", "all_default", "check",
-    "encode", "init", "latency", "legal_actions", "load_assignment", "load_problem", "load_reference",
+    "encode", "follow", "greedy", "init", "latency", "legal_actions", "load_assignment", "load_problem", "load_reference",
     "observe",
-    "random_problem", "save_assignment", "save_problem", "step", "to_assignment",
+    "random_play", "random_problem", "replay", "save_assignment", "save_problem", "step", "to_assignment",
 ]  # fmt: skip

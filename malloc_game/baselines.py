@@ -12,7 +12,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from malloc_game.assignment import Assignment
+from malloc_game.encode import encode
 from malloc_game.game import init, step
+from malloc_game.problem import Problem
 from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
 
 # Powers of size and lifetime that benefit is divided by: absolute benefit, per byte, per byte x time.
@@ -106,3 +109,31 @@ def random_play(
     )
     best = jnp.argmin(states.latency)
     return jax.tree.map(lambda x: x[best], (states, actions))
+
+
+@jax.jit
+def _follow(program: Program, wanted: chex.Array) -> tuple[GameState, chex.Array]:
+    def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
+        del key
+        decision = jnp.minimum(state.position, program.max_decisions - 1)
+        return prefer_alternate(state, wanted[decision])
+
+    return play(program, policy, jax.random.key(0))
+
+
+def follow(problem: Problem, assignment: Assignment) -> tuple[GameState, chex.Array]:
+    """Play the game so that placements are those of `assignment`, as far as the rules allow.
+
+    The assignment may come from anywhere, the compiler included; its offsets and copy times are not
+    used. Returns the final state and the actions, int32[D].
+    """
+    program = encode(problem)
+    wanted = [False] * program.max_decisions
+    for d in range(int(program.num_decisions)):
+        value, time = int(program.decision_value[d]), int(program.decision_time[d])
+        wanted[d] = any(
+            assignment.in_alternate(t, p)
+            for t, p in problem.positions_of_value[value]
+            if t == time or not problem.values[value].is_parameter
+        )
+    return _follow(program, jnp.asarray(wanted))

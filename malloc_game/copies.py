@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from malloc_game.state import UNPLACED, GameState, Program
 
-_FAR = jnp.iinfo(jnp.int32).max // 4
+_FAR = jnp.iinfo(jnp.int32).max  # only compared, never added to
 
 
 def exclusive_cumsum(x: chex.Array) -> chex.Array:

@@ -14,6 +14,7 @@ from malloc_game.state import TRANSFER_UNIT_BYTES, UNPLACED, Program
 
 NUM_GRANULES = 2048
 _INT32_MAX = (1 << 31) - 1
+_MAX_IDLE_UNITS = 1 << 30  # of a whole program: sums of two such numbers are never formed
 
 
 def bucket(size: int, smallest: int = 64) -> int:
@@ -37,7 +38,9 @@ def _idle_units(problem: Problem, time: int, mask: int) -> int:
     moved = problem.default_bytes(time, mask)
     idle_bytes = idle_cycles * problem.target.default_bytes_per_cycle - moved
     # Rounded down, while copies are rounded up: a copy that is on time here is on time in bytes.
-    return max(0, min(math.floor(idle_bytes / TRANSFER_UNIT_BYTES), 1 << 24))
+    # At most an equal share of what 32 bits can sum up: far more than any copy needs.
+    most = _MAX_IDLE_UNITS // len(problem.instructions)
+    return max(0, min(math.floor(idle_bytes / TRANSFER_UNIT_BYTES), most))
 
 
 def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -61,7 +64,7 @@ def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
     return starts, np.array(cycles, np.int64), np.array(idle, np.int64)
 
 
-def _check_ranges(problem: Problem, cycles: np.ndarray, idle_total: int) -> None:
+def _check_ranges(problem: Problem) -> None:
     worst = sum(
         i.trip_count * max(problem.cost_tables[i.cost_table].cycles) for i in problem.instructions
     )
@@ -71,8 +74,6 @@ def _check_ranges(problem: Problem, cycles: np.ndarray, idle_total: int) -> None
             f"{problem.name}: worst-case latency of {worst} cycles exceeds 2**31 - 1;"
             " the game counts in 32-bit cycles"
         )
-    if idle_total > _INT32_MAX:
-        raise ProblemError(f"{problem.name}: idle bandwidth of {idle_total} KiB exceeds 2**31 - 1")
 
 
 def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
@@ -145,7 +146,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
     max_times = bucket(times)
     trips = np.array([i.trip_count for i in problem.instructions], np.int64)
     default_by_time = trips * cycles[starts]
-    _check_ranges(problem, cycles, int(idle.max()) * times)
+    _check_ranges(problem)
     rows = _decisions(problem)
     max_decisions = bucket(len(rows))
     granule = granule_bytes(problem, num_granules)

@@ -20,6 +20,7 @@ from malloc_game.state import (
     COPY,
     DROP,
     NO_COPY,
+    NUM_ACTIONS,
     UNPLACED,
     GameState,
     Options,
@@ -114,13 +115,14 @@ def legal_actions(problem: Problem | Program, state: GameState) -> chex.Array:
 def step(problem: Problem | Program, state: GameState, action: chex.Array) -> GameState:
     """Take `action` (int32[]) for the decision at hand.
 
-    An illegal action counts as DROP. After the end nothing changes and the reward is 0. Rewards of a
-    game sum to exactly the default latency minus the final latency.
+    An illegal action, or a number that is none, counts as DROP. After the end nothing changes and
+    the reward is 0. Rewards of a game sum to exactly the default latency minus the final latency.
     """
     program = encode(problem)
     options = state.options
     decision = jnp.minimum(state.position, program.max_decisions - 1)
-    action = jnp.where(options.legal[action] & ~state.done, action, DROP)
+    is_action = (action >= 0) & (action < NUM_ACTIONS)
+    action = jnp.where(is_action & options.legal[action] & ~state.done, action, DROP)
     is_parameter = program.is_parameter[decision]
     copies_now = action == COPY
     places = copies_now | ((action == NO_COPY) & ~is_parameter)  # makes a chunk of its own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import chex
@@ -351,7 +352,7 @@ def test_copies_start_as_late_as_brute_force_says(idle, wanted, dropped):
     problem = toy("\n".join(drawing), memory_kib=1024, alignment_kib=64)
     # All other bandwidth is taken, so that exactly `idle` is left where every use is in default.
     instructions = tuple(
-        mg.Instruction(**{**vars(x), "other_bytes": (90 - r) * KIB})
+        dataclasses.replace(x, other_bytes=(90 - r) * KIB)
         for x, r in zip(problem.instructions, read, strict=True)
     )
     game = Game(problem.replace(instructions=instructions))
@@ -385,7 +386,6 @@ def test_one_long_instruction_does_not_make_a_program_too_large():
     game = Game(f"""
         cycles {cycles}
         w 8 param {". " * 199} u1
-        v 8000 param! {". " * 199} u1
     """)
     game.play(COPY)
     assert game.copies() == [("w", 198, 199)]
@@ -489,7 +489,7 @@ def test_a_problem_without_decisions_is_over_at_once():
     assert game.state.done and game.legal == {COPY, NO_COPY, DROP}
     after = jit_step(game.program, game.state, NO_COPY)
     chex.assert_trees_all_equal(after, game.state)
-    assert game.assignment == mg.all_default(game.problem).__class__((0, 0), (), (), "game")
+    assert game.assignment == mg.Assignment((0, 0), source="game")
 
 
 # --- parameters -------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def test_two_operands_of_one_instruction_are_one_use():
     # Make v's operand another reading of w.
     first, second = problem.instructions[1].positions
     both = (first, mg.Position(0, False, 1, (), second.size_bytes))
-    last = mg.Instruction(**{**vars(problem.instructions[1]), "positions": both})
+    last = dataclasses.replace(problem.instructions[1], positions=both)
     game = Game(problem.replace(instructions=(problem.instructions[0], last)))
     assert int(game.program.num_decisions) == 1
     assert game.play(COPY) == 8
@@ -616,10 +616,10 @@ def test_costs_are_of_masks_not_of_single_positions():
 
 def test_positions_past_the_eighth_cost_nothing_but_are_mapped():
     rows = "\n".join(f"v{i} 1 param! . u" for i in range(8))
-    problem = toy(f"cycles 20 20\n{rows}\nx 1 temp D2 .".replace("x 1 temp D2 .", "x 1 temp D2 -"))
+    problem = toy(f"cycles 20 20\n{rows}\nx 1 temp D2 -")
     last = problem.instructions[1]
     more = (*last.positions, mg.Position(8, False, 8, (), KIB))
-    last = mg.Instruction(**{**vars(last), "positions": more})
+    last = dataclasses.replace(last, positions=more)
     game = Game(problem.replace(instructions=(problem.instructions[0], last)))
     assert game.play(NO_COPY) == 2
     assert game.assignment.masks == (1, 1 << 8)

@@ -30,7 +30,7 @@ from workloads.compile import Compiled
 from workloads.costs import CostStore
 from workloads.errors import CompileError
 from workloads.hlo import Instruction, Module
-from workloads.judge import copy_size, is_timed
+from workloads.judge import arrays_read, copy_size, is_timed
 
 Slot = tuple[bool, int, tuple[int, ...]]  # is_output, operand number, tuple index
 
@@ -167,9 +167,8 @@ class Extraction:
         result = self._classes.get(self._flow.source(instruction, ()))
         replaceable = result is not None and result.copied_by == instruction.name
         arrays = [
-            ((False, number, index), operand, index, leaf)
-            for number, operand in enumerate(instruction.operands)
-            for index, leaf in operand.leaves.items()
+            ((False, number, index), instruction.operands[number], index, leaf)
+            for number, index, leaf in arrays_read(instruction)
         ]
         arrays += [((True, 0, i), instruction, i, leaf) for i, leaf in instruction.leaves.items()]
         for slot, source, index, leaf in arrays:

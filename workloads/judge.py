@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from malloc_game import Target, Timeline
-from workloads.hlo import Instruction, Module
+from workloads.hlo import Instruction, Leaf, Module
 
 ZERO_COST = frozenset(
     "parameter constant bitcast tuple get-tuple-element while conditional call after-all"
@@ -27,17 +27,24 @@ class CompiledLatency:
     stand_in_cycles: float  # part of `cycles` without an estimate of the compiler's
 
 
-def traffic(instruction: Instruction) -> tuple[int, int]:
-    """Bytes of operands and outputs in default memory, and in all memories.
+def arrays_read(instruction: Instruction) -> list[tuple[int, tuple[int, ...], Leaf]]:
+    """Operand number, tuple index and leaf of each array that an instruction reads.
 
-    An asynchronous call (offload to the SparseCore) counts where it is awaited.
+    An asynchronous call (offload to the SparseCore) reads where it is awaited: its operands come
+    first in the tuple that `async-done` takes, before the result and the call's own context.
     """
-    if instruction.opcode == "async-done":
-        # The awaited tuple: operands, result (the done's own output), and the call's context.
-        leaves = [leaf for index, leaf in instruction.operands[0].leaves.items() if index[0] < 2]
-    else:
-        leaves = [leaf for o in instruction.operands for leaf in o.leaves.values()]
-        leaves += instruction.leaves.values()
+    return [
+        (number, index, leaf)
+        for number, operand in enumerate(instruction.operands)
+        for index, leaf in operand.leaves.items()
+        if instruction.opcode != "async-done" or index[0] == 0
+    ]
+
+
+def traffic(instruction: Instruction) -> tuple[int, int]:
+    """Bytes of operands and outputs in default memory, and in all memories."""
+    leaves = [leaf for _, _, leaf in arrays_read(instruction)]
+    leaves += instruction.leaves.values()
     in_default = sum(leaf.size_bytes for leaf in leaves if leaf.memory_space == 0)
     return in_default, sum(leaf.size_bytes for leaf in leaves)
 

@@ -1,0 +1,246 @@
+"""The command line: parse arguments, call one function, print. Mistakes are one line, exit code 2;
+compiler failures are one line, exit code 3."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any, NoReturn
+
+import click
+
+_PROBLEM_SUFFIXES = (".json", ".json.gz")
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    text = " ".join(str(message).split())
+    print(f"mallocgame: error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point of the console script `mallocgame`."""
+    from agent.config import ConfigError
+    from malloc_game.errors import MallocGameError
+    from workloads.errors import CompileError, WorkloadError
+
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (MallocGameError, WorkloadError, ConfigError) as error:
+        _fail(error, 2)
+    except CompileError as error:
+        _fail(error, 3)
+    except BrokenPipeError:
+        sys.exit(0)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was written", 130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mallocgame")
+def cli() -> None:
+    """Play the mallocGame on real programs and hand better memory mappings to XLA:TPU.
+
+    PROGRAM is a suite name (see `mallocgame programs`), `path/to/file.py:function` (a function
+    without arguments that returns `(fn, args)`; the file is executed), or a problem file (*.json,
+    *.json.gz).
+
+    Example: mallocgame optimize decode --target v4 --budget 60 --out out/decode
+    """
+
+
+def _check_target(context: click.Context, parameter: click.Parameter, value: str | None):
+    from malloc_game.target import TARGETS
+
+    del context, parameter
+    if value is not None and value not in TARGETS:
+        raise click.BadParameter(f"unknown target {value!r}; known: {', '.join(TARGETS)}")
+    return value
+
+
+_target = click.option(
+    "--target", metavar="T", callback=_check_target, help="v4, v5e, v6e, v5p or tpu7x."
+)
+
+
+def _is_problem_file(program: str) -> bool:
+    return program.endswith(_PROBLEM_SUFFIXES)
+
+
+def _need_target(program: str, target: str | None) -> str:
+    from malloc_game.target import TARGETS
+
+    if target is None:
+        raise click.UsageError(f"{program} needs --target, one of: {', '.join(TARGETS)}")
+    return target
+
+
+def _say(began: float, message: str) -> None:
+    print(f"[{time.monotonic() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
+
+
+@cli.command()
+@click.argument("program")
+@_target
+@click.option("--budget", type=click.FloatRange(1, 1e6), default=60.0, show_default=True,
+              help="Seconds of planning, after the two compiles that every run needs.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
+              help="Directory for result.json, assignment.json, overrides.textproto, problem.json.",
+              )  # fmt: skip
+@click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
+              help="Seconds for one compile.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
+def optimize(
+    program: str,
+    target: str | None,
+    budget: float,
+    seed: int,
+    out: pathlib.Path | None,
+    compile_timeout: float,
+    as_json: bool,
+) -> None:
+    """Find a better memory mapping of PROGRAM and compile it.
+
+    Example: mallocgame optimize my_model.py:step --target v5e --budget 120 --out out/step
+    """
+    from agent import report
+
+    began = time.monotonic()
+    if out is not None:
+        report.check_directory(out)
+    if _is_problem_file(program):
+        outcome = _optimize_file(program, target, budget, seed, began)
+    else:
+        target = _need_target(program, target)
+        from agent.optimize import optimize as run
+        from workloads.compile import check_compiler
+        from workloads.loader import resolve_spec
+
+        check_compiler()
+        resolve_spec(program)
+        outcome = run(
+            program,
+            target,
+            budget=budget,
+            seed=seed,
+            progress=lambda message: _say(began, message),
+            timeout=compile_timeout,
+        )
+    if out is not None:
+        report.write(outcome, out)
+    if as_json:
+        print(json.dumps(report.result(outcome), indent=2))
+    else:
+        report.show(outcome, out)
+
+
+def _optimize_file(program: str, target: str | None, budget: float, seed: int, began: float):
+    from agent.optimize import plan_offline
+    from malloc_game import MallocGameError, load_problem, load_reference
+
+    problem = load_problem(program)
+    if target is not None and target != problem.target.name:
+        raise MallocGameError(
+            f"{program} is a problem for {problem.target.name}, not {target}; leave --target out"
+        )
+    _say(began, "a problem file has no program to compile: all numbers are predicted")
+    return plan_offline(
+        problem,
+        load_reference(program, problem),
+        budget=budget,
+        seed=seed,
+        progress=lambda message: _say(began, message),
+    )
+
+
+@cli.command()
+@click.argument("program")
+@_target
+@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True,
+              help="Problem file to write: *.json or *.json.gz.")  # fmt: skip
+@click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
+              help="Seconds for one compile.")  # fmt: skip
+def extract(
+    program: str, target: str | None, out: pathlib.Path, compile_timeout: float
+) -> None:
+    """Extract PROGRAM's memory-mapping problem with the real compiler.
+
+    Example: mallocgame extract decode --target v4 --out decode-v4.json.gz
+    """
+    from agent import report
+    from agent.optimize import extract_problem
+    from malloc_game import save_problem
+    from workloads.compile import check_compiler
+    from workloads.loader import resolve_spec
+
+    began = time.monotonic()
+    target = _need_target(program, target)
+    if not _is_problem_file(str(out)):
+        raise click.UsageError(f"--out {out}: a problem file is named *.json or *.json.gz")
+    report.check_directory(out.parent)
+    check_compiler()
+    resolve_spec(program)
+    problem, reference = extract_problem(
+        program, target, progress=lambda message: _say(began, message), timeout=compile_timeout
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_problem(problem, out, reference)
+    print(
+        f"{out}: {len(problem.instructions)} timed instructions, {len(problem.values)} values,"
+        f" target {problem.target.name}; XLA's default mapping is included as the reference"
+    )
+
+
+@cli.command()
+@click.argument("problem_file", type=click.Path(path_type=pathlib.Path))
+@click.argument("assignment_file", type=click.Path(path_type=pathlib.Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    problem_file: pathlib.Path, assignment_file: pathlib.Path | None, as_json: bool
+) -> None:
+    """Predicted latency of mappings of a problem file: the baselines', and ASSIGNMENT_FILE's.
+
+    Example: mallocgame evaluate decode-v4.json.gz out/decode/assignment.json
+    """
+    from agent import report
+    from malloc_game import load_assignment, load_problem, load_reference
+
+    problem = load_problem(problem_file)
+    reference = load_reference(problem_file, problem)
+    given = load_assignment(assignment_file, problem) if assignment_file else None
+    rows = report.evaluate(problem, reference, given)
+    if as_json:
+        print(json.dumps({"problem": problem.name, "target": problem.target.name, "rows": rows}))
+    else:
+        report.show_evaluation(problem, rows)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def programs(as_json: bool) -> None:
+    """List the suite's programs.
+
+    Example: mallocgame programs
+    """
+    from workloads.programs import SUITE
+
+    rows: list[dict[str, Any]] = [
+        {"name": name, "description": (factory.__doc__ or "").strip().splitlines()[0]}
+        for name, factory in SUITE.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['name']:14} {row['description']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""The main job: a program goes in, a better-compiled program comes out.
+
+Extract the problem with the real compiler, let the rivals and the agent play, compile what they
+propose, correct the costs with what the compiler says, and go on until the time is up. The best of
+everything compiled wins; XLA's default is one of the candidates, so the result is never slower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+import malloc_game as mg
+from agent.config import AgentConfig
+from agent.planning import Planner
+from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
+from workloads.errors import CompileError, OverrideError
+from workloads.extract import Extraction
+from workloads.hlo import Module
+from workloads.judge import compiled_latency
+from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING, overrides
+from workloads.verify import MODES, Verification, verify
+
+Progress = Callable[[str], None]
+SOURCES = ("all_default", "xla_default", "greedy", "agent")
+# Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
+_GREEDY_ROUNDS = 3
+# The agent's turns between compiles: long enough for some batches of games, short enough to correct
+# costs a few times within a small budget.
+_MIN_TURN_SECONDS = 4.0
+_TURNS_PER_BUDGET = 6
+# A value that this many compiles would not put in alternate memory is taken as refused.
+_REFUSALS = 2
+
+
+@dataclasses.dataclass
+class Candidate:
+    """One way of mapping the program."""
+
+    source: str
+    assignment: mg.Assignment | None = None
+    predicted: float | None = None  # cycles, by the cost model as it was before compiling this
+    compiled: float | None = None  # cycles, judged from the compiled module
+    honoured: float | None = None
+    not_honoured: tuple[str, ...] = ()
+    mode: str | None = None
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What `optimize` found. `best` is the fastest compiled candidate (predicted without compiler)."""
+
+    problem: mg.Problem
+    target: mg.Target
+    program: str
+    decisions: int
+    versions: dict[str, str]
+    seed: int
+    seconds: float
+    candidates: dict[str, Candidate]
+    best: Candidate
+    agent_found_by: str | None  # how the planner came by the agent's game
+    num_compiles: int
+    agent_stats: dict
+
+    @property
+    def compiled_speedup(self) -> float | None:
+        """XLA default's compiled latency divided by the best's; None if nothing was compiled."""
+        default = self.candidates["xla_default"].compiled
+        if default is None or not self.best.compiled:
+            return None
+        return default / self.best.compiled
+
+
+def _no_progress(message: str) -> None:
+    del message
+
+
+class _Loop:
+    """State of one run with the compiler in the loop."""
+
+    def __init__(self, session: CompilerSession, say: Progress):
+        self.session = session
+        self.say = say
+        self.deadline = float("inf")
+        self.num_compiles = 0
+        self.candidates: dict[str, Candidate] = {}
+        self.refusals: dict[int, int] = {}
+        self.tried: set[tuple[int, ...]] = set()
+
+    def compile(self, options: dict[str, str], text: str | None = None) -> Compiled:
+        self.num_compiles += 1
+        return self.session.compile(options, overrides=text)
+
+    def extract(self) -> None:
+        """Compile XLA's default and the all-default program; build the problem from both."""
+        self.say(f"compiling {self.session.name} for {self.session.target} as XLA maps it")
+        default = self.compile({})
+        self.say("compiling it with everything in default memory")
+        all_default = self.compile(EXACT_OPTIONS, KEEP_EVERYTHING)
+        self.extraction = Extraction(all_default, self.session.name)
+        module = Module(default.hlo)
+        self.extraction.learn(module)
+        self.extraction.refresh()
+        self.xla_default = self.extraction.assignment_of(default, "xla_default")
+        cycles = self.judge(module)
+        self.extraction.calibrate(cycles, self.xla_default)
+        problem = self.extraction.refresh()
+        everything = mg.all_default(problem)
+        self.candidates["all_default"] = Candidate(
+            "all_default",
+            everything,
+            mg.latency(problem, everything).cycles,
+            self.judge(self.extraction.module),
+            1.0,
+            options=dict(all_default.options),
+        )
+        predicted = mg.latency(problem, self.xla_default).cycles
+        self.candidates["xla_default"] = Candidate(
+            "xla_default", self.xla_default, predicted, cycles, 1.0
+        )
+
+    def judge(self, module: Module) -> float:
+        return compiled_latency(module, self.extraction.target).cycles
+
+    def propose(self, source: str, assignment: mg.Assignment) -> bool:
+        """Compile an assignment and keep it if it is its source's best; False if it is not new."""
+        if assignment.masks in self.tried:
+            return False
+        self.tried.add(assignment.masks)
+        predicted = mg.latency(self.extraction.problem, assignment).cycles
+        try:
+            found = verify(self.session, self.extraction, assignment, MODES)
+        except OverrideError as error:
+            self.say(f"{source}: the compiler refused the assignment ({error})")
+            return False
+        finally:
+            self.num_compiles += 1
+        self._note_refusals(assignment, found)
+        known = self.candidates.get(source)
+        if known is None or found.cycles < known.compiled:
+            self.candidates[source] = Candidate(
+                source, assignment, predicted, found.cycles, found.honoured,
+                found.not_honoured, found.mode, found.options,
+            )  # fmt: skip
+        reference = self.candidates["xla_default"].compiled
+        self.say(
+            f"{source}: predicted {predicted / reference:.3f}, compiled"
+            f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured"
+        )
+        return True
+
+    def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
+        problem = self.extraction.problem
+        for v, value in enumerate(problem.values):
+            places = problem.positions_of_value[v]
+            asked = any(wanted.in_alternate(t, p) for t, p in places)
+            given = any(found.assignment.in_alternate(t, p) for t, p in places)
+            if asked and not given and not value.is_refused:
+                self.refusals[v] = self.refusals.get(v, 0) + 1
+        refused = {v for v, count in self.refusals.items() if count >= _REFUSALS}
+        if refused:
+            self.extraction.refuse(refused)
+            self.extraction.refresh()
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+def _play_greedy(problem: mg.Problem) -> tuple[mg.Assignment, np.ndarray]:
+    state, actions = mg.greedy(mg.encode(problem))
+    return mg.to_assignment(problem, state, "greedy"), np.asarray(actions)
+
+
+def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
+    state = _replay(mg.encode(problem), planner.best_actions)
+    return mg.to_assignment(problem, state, "agent")
+
+
+_replay = jax.jit(mg.replay)
+
+
+def _make_planner(
+    problem: mg.Problem, config: AgentConfig, seed: int, games: list[np.ndarray]
+) -> Planner:
+    planner = Planner(mg.encode(problem), config, seed)
+    planner.seed_games(games)
+    return planner
+
+
+def optimize(
+    program,
+    target: str,
+    *,
+    budget: float = 60.0,
+    seed: int = 0,
+    config: AgentConfig | None = None,
+    progress: Progress | None = None,
+    timeout: float = 600.0,
+) -> Outcome:
+    """Find a better mapping of a program for a target, with the real compiler in the loop.
+
+    program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning and
+    compiling after the two compiles that every run needs (a little more if a compile is under way).
+    timeout: seconds for one compile.
+
+    Raises:
+      WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
+    """
+    say = progress or _no_progress
+    config = config or AgentConfig()
+    began = time.monotonic()
+    with CompilerSession(program, target, timeout=timeout) as session:
+        loop = _Loop(session, say)
+        loop.extract()
+        loop.deadline = time.monotonic() + budget
+        problem = loop.extraction.problem
+        decisions = int(mg.encode(problem).num_decisions)
+        say(f"{decisions} decisions, {len(problem.instructions)} timed instructions")
+        found_by, stats = None, {}
+        if decisions == 0:
+            say("nothing to decide: the compiler's default is the only mapping")
+        else:
+            found_by, stats = _plan(loop, config, seed, budget)
+        for source in ("greedy", "agent"):
+            if source not in loop.candidates:
+                nothing = loop.candidates["all_default"]
+                loop.candidates[source] = dataclasses.replace(nothing, source=source)
+        best = min(
+            (loop.candidates[s] for s in ("xla_default", "all_default", "greedy", "agent")),
+            key=lambda c: c.compiled,
+        )
+        return Outcome(
+            problem=loop.extraction.problem,
+            target=loop.extraction.target,
+            program=session.name,
+            decisions=decisions,
+            versions=dict(loop.extraction.versions),
+            seed=seed,
+            seconds=time.monotonic() - began,
+            candidates=loop.candidates,
+            best=best,
+            agent_found_by=found_by,
+            num_compiles=loop.num_compiles,
+            agent_stats=stats,
+        )
+
+
+def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[str | None, dict]:
+    """Greedy first, then the agent, which starts from greedy's and XLA's games; all compiled."""
+    for _ in range(_GREEDY_ROUNDS):
+        assignment, _ = _play_greedy(loop.extraction.problem)
+        is_new = loop.propose("greedy", assignment)
+        if not is_new or loop.left() < budget / 2:
+            break
+    problem = loop.extraction.problem
+    _, greedy_actions = _play_greedy(problem)
+    _, xla_actions = mg.follow(problem, loop.xla_default)
+    loop.say("the agent sets out (its first batch of games takes a while to compile)")
+    planner = _make_planner(problem, config, seed, [greedy_actions, np.asarray(xla_actions)])
+    turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
+    stats: dict = {}
+    while True:
+        if loop.left() > 0:
+            planner.run(seconds=min(turn, max(loop.left(), 0.1)))
+        stats = planner.stats()
+        reference = loop.candidates["xla_default"].compiled
+        loop.say(
+            f"agent: {stats['games']} games, {stats['updates']} updates, best predicted"
+            f" {planner.best_latency_cycles / reference:.3f} ({planner.best_source})"
+        )
+        before = loop.extraction.problem
+        agent = loop.candidates.get("agent")
+        is_new = loop.propose("agent", _agent_assignment(planner, before))
+        if agent is not loop.candidates.get("agent"):
+            found_by = planner.best_source
+        if loop.left() <= 0:
+            break
+        if is_new:
+            planner.set_program(mg.encode(loop.extraction.problem))
+    if "agent" not in loop.candidates:
+        # The compiler had seen the agent's game before: it is greedy's, found again.
+        greedy = loop.candidates.get("greedy")
+        if greedy is not None:
+            loop.candidates["agent"] = dataclasses.replace(greedy, source="agent")
+        found_by = "seed"
+    return found_by, stats
+
+
+def plan_offline(
+    problem: mg.Problem,
+    reference: mg.Assignment | None,
+    *,
+    budget: float = 60.0,
+    seed: int = 0,
+    config: AgentConfig | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Plan for a problem file, without its program and so without the compiler: predicted only."""
+    say = progress or _no_progress
+    began = time.monotonic()
+    deadline = began + budget
+    everything = mg.all_default(problem)
+    assignments = {"all_default": everything}
+    if reference is not None:
+        assignments["xla_default"] = reference
+    decisions = int(mg.encode(problem).num_decisions)
+    found_by, stats = None, {}
+    if decisions:
+        assignments["greedy"], actions = _play_greedy(problem)
+        say("the agent sets out (its first batch of games takes a while to compile)")
+        planner = _make_planner(problem, config or AgentConfig(), seed, [actions])
+        while time.monotonic() < deadline:
+            left = deadline - time.monotonic()
+            planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))
+            stats = planner.stats()
+            say(f"agent: {stats['games']} games, best predicted {planner.best_latency_cycles}")
+        assignments["agent"], found_by = _agent_assignment(planner, problem), planner.best_source
+        stats = planner.stats()
+    candidates = {}
+    for source in SOURCES:
+        assignment = assignments.get(source)
+        if assignment is None and source != "xla_default":
+            assignment = everything
+        cycles = mg.latency(problem, assignment).cycles if assignment is not None else None
+        options = {}
+        if assignment is not None and source != "xla_default":
+            options = {**EXACT_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
+        candidates[source] = Candidate(source, assignment, cycles, options=options)
+    best = min(
+        (c for c in candidates.values() if c.predicted is not None), key=lambda c: c.predicted
+    )
+    return Outcome(
+        problem=problem,
+        target=problem.target,
+        program=problem.name,
+        decisions=decisions,
+        versions=dict(problem.provenance.get("versions", {})),
+        seed=seed,
+        seconds=time.monotonic() - began,
+        candidates=candidates,
+        best=best,
+        agent_found_by=found_by,
+        num_compiles=0,
+        agent_stats=stats,
+    )
+
+
+def extract_problem(
+    program, target: str, *, progress: Progress | None = None, timeout: float = 600.0
+) -> tuple[mg.Problem, mg.Assignment]:
+    """A program's problem, and XLA's default mapping of it.
+
+    Raises:
+      WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
+    """
+    with CompilerSession(program, target, timeout=timeout) as session:
+        loop = _Loop(session, progress or _no_progress)
+        loop.extract()
+        return loop.extraction.problem, loop.xla_default
