@@ -167,9 +167,7 @@ def _optimize_file(program: str, target: str | None, budget: float, seed: int, b
               help="Problem file to write: *.json or *.json.gz.")  # fmt: skip
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
-def extract(
-    program: str, target: str | None, out: pathlib.Path, compile_timeout: float
-) -> None:
+def extract(program: str, target: str | None, out: pathlib.Path, compile_timeout: float) -> None:
     """Extract PROGRAM's memory-mapping problem with the real compiler.
 
     Example: mallocgame extract decode --target v4 --out decode-v4.json.gz

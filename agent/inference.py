@@ -47,7 +47,7 @@ def scaled_reward(
     program: malloc_game.Program, cycles: chex.Array, return_scale: float
 ) -> chex.Array:
     """Cycles int32[...] -> reward float32[...] in units of the default latency / return_scale."""
-    scale = return_scale / program.default_cycles.astype(jnp.float32)
+    scale = return_scale / jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
     return cycles.astype(jnp.float32) * scale
 
 

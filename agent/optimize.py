@@ -18,7 +18,7 @@ import malloc_game as mg
 from agent.config import AgentConfig
 from agent.planning import Planner
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
-from workloads.errors import CompileError, OverrideError
+from workloads.errors import OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import compiled_latency
@@ -53,7 +53,7 @@ class Candidate:
 
 @dataclasses.dataclass
 class Outcome:
-    """What `optimize` found. `best` is the fastest compiled candidate (predicted without compiler)."""
+    """What `optimize` found. `best` is the fastest as compiled (as predicted, without compiler)."""
 
     problem: mg.Problem
     target: mg.Target
@@ -205,9 +205,9 @@ def optimize(
 ) -> Outcome:
     """Find a better mapping of a program for a target, with the real compiler in the loop.
 
-    program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning and
-    compiling after the two compiles that every run needs (a little more if a compile is under way).
-    timeout: seconds for one compile.
+    program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
+    and compiling after the two compiles that every run needs (a little more if a compile is under
+    way). timeout: seconds for one compile.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import malloc_game as mg
-from agent.optimize import SOURCES, Candidate, Outcome
+from agent.optimize import OVERRIDES_OPTION, SOURCES, Candidate, Outcome
 from malloc_game.errors import MallocGameError
-from workloads.compile import OVERRIDES_OPTION
 
 _LABELS = {
     "all_default": "all default",

@@ -4,30 +4,30 @@ from malloc_game.platform import configure_platform
 
 configure_platform()
 
-from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default  # noqa: E402
-from malloc_game.baselines import follow, greedy, random_play, replay  # noqa: E402
-from malloc_game.check import Violation, check  # noqa: E402
-from malloc_game.encode import encode  # noqa: E402
-from malloc_game.errors import AssignmentError, MallocGameError, ProblemError  # noqa: E402
-from malloc_game.evaluate import Latency, latency  # noqa: E402
-from malloc_game.fileio import (  # noqa: E402
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
+from malloc_game.baselines import follow, greedy, random_play, replay
+from malloc_game.check import Violation, check
+from malloc_game.encode import encode
+from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
+from malloc_game.evaluate import Latency, latency
+from malloc_game.fileio import (
     load_assignment,
     load_problem,
     load_reference,
     save_assignment,
     save_problem,
 )
-from malloc_game.game import init, legal_actions, step, to_assignment  # noqa: E402
-from malloc_game.generators import random_problem  # noqa: E402
-from malloc_game.observe import OBSERVATION_SIZE, observe  # noqa: E402
-from malloc_game.problem import (  # noqa: E402
+from malloc_game.game import init, legal_actions, step, to_assignment
+from malloc_game.generators import random_problem
+from malloc_game.observe import OBSERVATION_SIZE, observe
+from malloc_game.problem import (
     CostTable,
     Instruction,
     Position,
     Problem,
     Value,
 )
-from malloc_game.state import (  # noqa: E402
+from malloc_game.state import (
     ACTION_NAMES,
     COPY,
     DROP,
@@ -37,17 +37,56 @@ from malloc_game.state import (  # noqa: E402
     GameState,
     Program,
 )
-from malloc_game.target import TARGETS, Target  # noqa: E402
-from malloc_game.timeline import Timeline  # noqa: E402
+from malloc_game.target import TARGETS, Target
+from malloc_game.timeline import Timeline
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ACTION_NAMES", "COPY", "DROP", "EVICTION", "NO_COPY", "NUM_ACTIONS", "OBSERVATION_SIZE",
-    "PREFETCH", "TARGETS", "UNPLACED", "Assignment", "AssignmentError", "Chunk", "Copy",
-    "CostTable", "GameState", "Instruction", "Latency", "MallocGameError", "Position", "Problem",
-    "ProblemError", "Program", "Target", "Timeline", "Value", "Violation", "all_default", "check",
-    "encode", "follow", "greedy", "init", "latency", "legal_actions", "load_assignment", "load_problem", "load_reference",
+    "ACTION_NAMES",
+    "COPY",
+    "DROP",
+    "EVICTION",
+    "NO_COPY",
+    "NUM_ACTIONS",
+    "OBSERVATION_SIZE",
+    "PREFETCH",
+    "TARGETS",
+    "UNPLACED",
+    "Assignment",
+    "AssignmentError",
+    "Chunk",
+    "Copy",
+    "CostTable",
+    "GameState",
+    "Instruction",
+    "Latency",
+    "MallocGameError",
+    "Position",
+    "Problem",
+    "ProblemError",
+    "Program",
+    "Target",
+    "Timeline",
+    "Value",
+    "Violation",
+    "all_default",
+    "check",
+    "encode",
+    "follow",
+    "greedy",
+    "init",
+    "latency",
+    "legal_actions",
+    "load_assignment",
+    "load_problem",
+    "load_reference",
     "observe",
-    "random_play", "random_problem", "replay", "save_assignment", "save_problem", "step", "to_assignment",
-]  # fmt: skip
+    "random_play",
+    "random_problem",
+    "replay",
+    "save_assignment",
+    "save_problem",
+    "step",
+    "to_assignment",
+]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from malloc_game.assignment import Assignment
 from malloc_game.encode import encode
@@ -18,7 +19,7 @@ from malloc_game.game import init, step
 from malloc_game.problem import Problem
 from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
 
-# Powers of size and lifetime that benefit is divided by: absolute benefit, per byte, per byte x time.
+# Powers of size and lifetime that benefit is divided by: absolute, per byte, per byte x time.
 _WEIGHTS = ((0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (1.0, 1.0))
 
 Policy = Callable[[Program, GameState, chex.PRNGKey], chex.Array]
@@ -52,7 +53,7 @@ def random_policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex
 
 
 def prefer_alternate(state: GameState, wanted: chex.Array) -> chex.Array:
-    """The legal action that puts the decision at hand in alternate memory if `wanted`, else DROP."""
+    """The legal action that puts the decision at hand in alternate memory, or DROP if not `wanted`."""
     legal = state.options.legal
     action = jnp.where(legal[NO_COPY], NO_COPY, jnp.where(legal[COPY], COPY, DROP))
     return jnp.where(wanted, action, DROP).astype(jnp.int32)
@@ -129,8 +130,10 @@ def follow(problem: Problem, assignment: Assignment) -> tuple[GameState, chex.Ar
     """
     program = encode(problem)
     wanted = [False] * program.max_decisions
+    values = np.asarray(program.decision_value).tolist()
+    times = np.asarray(program.decision_time).tolist()
     for d in range(int(program.num_decisions)):
-        value, time = int(program.decision_value[d]), int(program.decision_time[d])
+        value, time = values[d], times[d]
         wanted[d] = any(
             assignment.in_alternate(t, p)
             for t, p in problem.positions_of_value[value]

@@ -65,12 +65,13 @@ def _check_chunks(problem: Problem, assignment: Assignment) -> list[Violation]:
             found.append(Violation(TOO_EARLY, f"{label}: {chunk.start} < {value.start}"))
         if chunk.end > value.end:
             found.append(Violation(TOO_LATE, f"{label}: {chunk.end} > {value.end}"))
+    inside_loops = {t for t, x in enumerate(problem.instructions) if not x.in_entry}
     for i, copy in enumerate(assignment.copies):
         value = problem.values[copy.value]
         label = f"copy {i} of {value.name}"
         if copy.size != value.size_bytes:
             found.append(Violation(SIZE, f"{label}: {copy.size}, not {value.size_bytes} bytes"))
-        if copy.start < value.start or not problem.instructions[copy.start].in_entry:
+        if copy.start < value.start or copy.start in inside_loops:
             found.append(Violation(TOO_EARLY, f"{label}: starts at {copy.start}"))
         if copy.end >= value.end or copy.end <= copy.start:
             found.append(Violation(TOO_LATE, f"{label}: ends at {copy.end}"))

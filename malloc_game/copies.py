@@ -2,8 +2,8 @@
 
 Copies run one after the other, in the order of their starts, in the bandwidth that instructions
 leave idle. With A[t] the transfer units started right before instruction t and idle[t] what it
-leaves, the backlog after t is W[t] = max(0, W[t-1] + A[t] - idle[t]), a prefix sum minus its running
-minimum, so everything here is a handful of prefix operations over T.
+leaves, the backlog after t is W[t] = max(0, W[t-1] + A[t] - idle[t]), a prefix sum minus its
+running minimum, so everything here is a handful of prefix operations over T.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def latest_start(
     """Latest start at which a copy is done before its use, and all earlier bookings still are.
 
     units: int32[], transfer units to copy. use: int32[], time of the use.
-    Returns (start, ahead), int32[] each: UNPLACED if there is none; transfer units that start there,
-    this copy included.
+    Returns (start, ahead), int32[] each: UNPLACED if there is none; transfer units that start
+    there, this copy included.
     """
     times = jnp.arange(program.max_times, dtype=jnp.int32)
     idle = jnp.where(times < program.num_times, idle_units(program, state.mask), 0)

@@ -1,4 +1,4 @@
-"""Problem to padded device arrays: the only place where bytes become granules and transfer units."""
+"""Problem to padded device arrays: the only place where bytes become granules or transfer units."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
             if value.is_parameter and instruction.in_entry:
                 bit = 1 << p if p < MAX_PRICED_POSITIONS else 0
                 uses[position.value] = uses.get(position.value, 0) | bit
-            elif (
-                not value.is_parameter and position.value not in defined and t != value.copied_at
-            ):
+            elif not value.is_parameter and position.value not in defined and t != value.copied_at:
                 defined.add(position.value)
                 definitions.append(position.value)
         for v, bits in uses.items():
@@ -143,12 +141,12 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         return problem
     starts, cycles, idle = _tables(problem)
     times = len(problem.instructions)
-    max_times = bucket(times)
+    max_times = bucket(times + 1)  # at least one entry stands for what lies beyond the end
     trips = np.array([i.trip_count for i in problem.instructions], np.int64)
     default_by_time = trips * cycles[starts]
     _check_ranges(problem)
     rows = _decisions(problem)
-    max_decisions = bucket(len(rows))
+    max_decisions = bucket(len(rows) + 1)
     granule = granule_bytes(problem, num_granules)
     capacity = problem.target.alternate_memory_bytes // granule
     # What the compiler refuses is asked about all the same (shapes stay), but fits nowhere.
@@ -158,9 +156,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         else math.ceil(problem.values[r["value"]].size_bytes / granule)
         for r in rows
     ]
-    units = [
-        math.ceil(problem.values[r["value"]].size_bytes / TRANSFER_UNIT_BYTES) for r in rows
-    ]
+    units = [math.ceil(problem.values[r["value"]].size_bytes / TRANSFER_UNIT_BYTES) for r in rows]
     computed = {r["value"] for r in rows if not r["is_parameter"]}
     positions = [
         (v, t, 1 << p)
@@ -182,7 +178,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
     program = Program(
         num_times=i32(times),
         num_decisions=i32(len(rows)),
-        default_cycles=i32(default),
+        default_cycles=i32(default_by_time.sum()),
         table_start=_pad(starts, max_times, 0, i32),
         trip_count=_pad(trips, max_times, 0, i32),
         may_start_copy=_pad([i.in_entry for i in problem.instructions], max_times, False, bool),
@@ -215,8 +211,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
 
 def _write_back(problem: Problem, value: int) -> int:
     has_output = any(
-        problem.instructions[t].positions[p].is_output
-        for t, p in problem.positions_of_value[value]
+        problem.instructions[t].positions[p].is_output for t, p in problem.positions_of_value[value]
     )
     return problem.values[value].write_back_cycles if has_output else 0
 

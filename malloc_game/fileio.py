@@ -1,4 +1,4 @@
-"""Problems and assignments as versioned JSON (gzipped when the name ends in .gz), strict on reading.
+"""Problems and assignments as versioned JSON (gzipped if named *.gz), strict on reading.
 
 Files are written whole or not at all: to a temporary file in the same directory, then renamed.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import math
 import os
 import pathlib
+import sys
 import tempfile
 import types
 import typing
 import zlib
 from typing import Any
 
-from malloc_game.assignment import Assignment, Chunk, Copy
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy
 from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
 from malloc_game.problem import SCHEMA_VERSION, Problem
 
@@ -124,7 +124,7 @@ def from_json(kind: Any, content: Any, where: str) -> Any:
 def _scalar_from_json(kind: Any, content: Any, where: str) -> Any:
     if kind is bool and type(content) in (bool, int) and content in (0, 1):
         return bool(content)
-    if kind is float and type(content) in (int, float) and math.isfinite(content):
+    if kind is float and type(content) in (int, float) and abs(content) <= sys.float_info.max:
         return float(content)
     if kind is not bool and type(content) is kind:
         return content
@@ -151,7 +151,8 @@ def _record_from_json(kind: Any, content: Any, where: str) -> Any:
 def _load(path: PathLike, kind: Any, label: str, error: type[MallocGameError]) -> Any:
     content = read_json(path)
     if not isinstance(content, dict) or label not in content:
-        raise error(f"{path}: not a {label} file (no field {label!r})")
+        article = "an" if label[0] in "aeiou" else "a"
+        raise error(f"{path}: not {article} {label} file (no field {label!r})")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise error(f"{path}: schema_version is {version!r}; this release reads {SCHEMA_VERSION}")
@@ -266,3 +267,8 @@ def check_shape(problem: Problem, assignment: Assignment, where: str) -> None:
             raise AssignmentError(f"{where}: {name}.value {record.value} does not exist")
         if not 0 <= record.start <= record.end <= times:
             raise AssignmentError(f"{where}: {name} times [{record.start}, {record.end}) invalid")
+    for i, copy in enumerate(assignment.copies):
+        if copy.direction not in (PREFETCH, EVICTION):
+            raise AssignmentError(
+                f"{where}: copies[{i}].direction {copy.direction!r}; need {PREFETCH} or {EVICTION}"
+            )

@@ -1,20 +1,22 @@
 """The mallocGame: pure functions `init` and `step` over one game; callers add `vmap` and `jit`.
 
-One decision is asked at a time, in schedule order: for each use of a parameter COPY (prefetch it in
-time), NO_COPY (keep using the chunk it has) or DROP (read default memory); for each computed value,
-at its definition, NO_COPY (alternate memory for its whole life) or DROP. That is what XLA:TPU can be
-told. A value that a plain copy of a parameter defines is asked at its first use: COPY (a prefetch
-replaces that copy) or DROP. DROP is always legal, so no game dead-ends. The reward is the number of cycles saved.
+One decision is asked at a time, in schedule order: for each use of a parameter COPY (prefetch it
+in time), NO_COPY (keep using the chunk it has) or DROP (read default memory); for each computed
+value, at its definition, NO_COPY (alternate memory for its whole life) or DROP. That is what
+XLA:TPU can be told. A value that a plain copy of a parameter defines is asked at its first use:
+COPY (a prefetch replaces that copy) or DROP. DROP is always legal, so no game dead-ends. The reward
+is the number of cycles saved.
 """
 
 from __future__ import annotations
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from malloc_game import copies, heap
 from malloc_game.assignment import PREFETCH, Assignment, Chunk, Copy
-from malloc_game.encode import encode, granule_bytes
+from malloc_game.encode import NUM_GRANULES, encode, granule_bytes
 from malloc_game.problem import Problem
 from malloc_game.state import (
     COPY,
@@ -131,9 +133,7 @@ def step(problem: Problem | Program, state: GameState, action: chex.Array) -> Ga
     chunk = jnp.where(places, decision, jnp.where(extends, held, UNPLACED))
 
     time = program.decision_time[decision]
-    mask = jnp.where(
-        action == DROP, state.mask, _mask_in_alternate(program, state.mask, decision)
-    )
+    mask = jnp.where(action == DROP, state.mask, _mask_in_alternate(program, state.mask, decision))
     write_back = jnp.where(places, program.write_back[decision], 0)
     reward = jnp.where(action == DROP, 0, options.gain - write_back)
     chunk_end = state.chunk_end.at[decision].set(
@@ -150,10 +150,14 @@ def step(problem: Problem | Program, state: GameState, action: chex.Array) -> Ga
             jnp.where(places, options.offset, state.chunk_offset[decision])
         ),
         chunk_start=state.chunk_start.at[decision].set(
-            jnp.where(places, jnp.where(copies_now, options.copy_start, time), state.chunk_start[decision])
+            jnp.where(
+                places, jnp.where(copies_now, options.copy_start, time), state.chunk_start[decision]
+            )
         ),
         chunk_end=chunk_end,
-        chunk_of=state.chunk_of.at[decision].set(jnp.where(state.done, state.chunk_of[decision], chunk)),
+        chunk_of=state.chunk_of.at[decision].set(
+            jnp.where(state.done, state.chunk_of[decision], chunk)
+        ),
         copy_start=state.copy_start.at[decision].set(
             jnp.where(copies_now, options.copy_start, state.copy_start[decision])
         ),
@@ -168,11 +172,20 @@ def step(problem: Problem | Program, state: GameState, action: chex.Array) -> Ga
     return state.replace(options=_options(program, state))
 
 
-def to_assignment(problem: Problem, state: GameState, source: str = "game") -> Assignment:
-    """The mapping that a (finished) game of `problem` stands for, in bytes."""
-    program = encode(problem)
-    granule = granule_bytes(problem)
-    column = lambda name, of: [int(x) for x in getattr(of, name)]  # noqa: E731
+def to_assignment(
+    problem: Problem,
+    state: GameState,
+    source: str = "game",
+    *,
+    num_granules: int = NUM_GRANULES,
+) -> Assignment:
+    """The mapping that a (finished) game of `problem` stands for, in bytes.
+
+    num_granules: as given to `encode` for this game.
+    """
+    program = encode(problem, num_granules)
+    granule = granule_bytes(problem, num_granules)
+    column = lambda name, of: np.asarray(getattr(of, name)).tolist()  # noqa: E731
     chunk_of, offsets = column("chunk_of", state), column("chunk_offset", state)
     starts, ends = column("chunk_start", state), column("chunk_end", state)
     copy_starts, times = column("copy_start", state), column("decision_time", program)

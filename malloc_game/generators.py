@@ -1,4 +1,4 @@
-"""Random problems for tests and benchmarks: small, valid, contended, nothing monotone about them."""
+"""Random problems for tests and benchmarks: small, valid, contended, not monotone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network sees of a game: a flat float32 vector, finite, of the same length for every program.
+"""What a network sees of a game: a flat float32 vector, finite, of one length for all programs.
 
 | part | numbers | content |
 |---|---|---|
@@ -57,7 +57,8 @@ def _unused_units(program: Program, state: GameState) -> chex.Array:
 
 def _decision_part(program: Program, state: GameState, used: chex.Array) -> chex.Array:
     decision = jnp.minimum(state.position, program.max_decisions - 1)
-    options, default = state.options, program.default_cycles.astype(jnp.float32)
+    options = state.options
+    default = jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
     time, end = program.decision_time[decision], program.end[decision]
     size = program.size[decision] / program.num_granules
     length = program.num_times.astype(jnp.float32)

@@ -59,7 +59,9 @@ class Instruction:
 
     name: str
     opcode: str
-    schedule_time: int  # the compiler's own logical time, before zero-cost instructions are left out
+    schedule_time: (
+        int  # the compiler's own logical time, before zero-cost instructions are left out
+    )
     trip_count: int  # executions in one run of the program (> 1 inside loops)
     in_entry: bool  # asynchronous copies may start right before instructions of the entry only
     other_bytes: int  # default-memory traffic of arrays that are not positions
@@ -84,7 +86,9 @@ class Value:
     end: int
     is_parameter: bool
     is_live_out: bool
-    may_be_in_alternate: bool  # False: never asked about (size 0 or too large, updated in place ...)
+    may_be_in_alternate: (
+        bool  # False: never asked about (size 0 or too large, updated in place ...)
+    )
     is_refused: bool = False  # asked about, but the compiler will not have it in alternate memory
     write_back_cycles: int = 0
     copied_at: int = -1  # the copy instruction that a prefetch can replace, -1 for none
@@ -210,6 +214,10 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
             value.start <= t < value.end,
             f"{where}: value {value.name} lives over [{value.start}, {value.end}), not at {t}",
         )
+        _require(
+            t >= value.copied_at,
+            f"{where}: value {value.name} is used at {t}, before the copy at {value.copied_at}",
+        )
 
 
 def validate(problem: Problem) -> None:
@@ -235,7 +243,7 @@ def validate(problem: Problem) -> None:
         source = value.copied_from
         _require(
             source == -1 or (0 <= source < len(problem.values) and value.copied_at >= 0),
-            f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value if copied_at",
+            f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value",
         )
     names = [v.name for v in problem.values]
     _require(len(set(names)) == len(names), "values: names must be unique")

@@ -44,7 +44,9 @@ TARGETS: dict[str, Target] = {
     for t in (
         _tpu("v4", 64, 1228, 1.05, 3, _PUBLIC + "capacity: CMEM limit the compiler prints"),
         _tpu("v5e", 112, 819, 1.5, 1, _PUBLIC + "capacity: 128 MiB VMEM - 16 MiB scoped, bisected"),
-        _tpu("v6e", 95, 1640, 1.75, 1, _PUBLIC + "capacity: 128 MiB VMEM - 32 MiB scoped, bisected"),
+        _tpu(
+            "v6e", 95, 1640, 1.75, 1, _PUBLIC + "capacity: 128 MiB VMEM - 32 MiB scoped, bisected"
+        ),
         _tpu("v5p", 47, 2765, 1.75, 1, _PUBLIC + "capacity: 64 MiB VMEM - 16 MiB scoped, bisected"),
         _tpu("tpu7x", 31, 3685, 1.75, 1, _PUBLIC + "capacity: 64 MiB - 32 MiB scoped; one core"),
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Hashable
 
-
 # Rounding of sizes and idle times must not leave a copy with a billionth of a byte to go.
 _NEGLIGIBLE_BYTES = 1e-6
 

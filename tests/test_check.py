@@ -102,6 +102,8 @@ def test_a_value_that_may_not_be_there_is_named(problem, valid):
         dataclasses.replace(v, may_be_in_alternate=v.name != "w") for v in problem.values
     )
     assert _kinds(problem.replace(values=values), valid) == {"not_allowed"}
+    values = tuple(dataclasses.replace(v, is_refused=v.name == "x") for v in problem.values)
+    assert _kinds(problem.replace(values=values), valid) == {"not_allowed"}
 
 
 def test_a_copy_from_inside_a_loop_is_too_early(problem, valid):
@@ -175,7 +177,7 @@ def test_damaged_random_games_are_rejected(seed):
     problem = mg.random_problem(seed, 50)
     program = pad(mg.encode(problem), RANDOM_PADDING)
     bias = jnp.array([0.0, 0.0, -99.0])
-    final, _ = random_game(program, jax.random.key(seed), bias, RANDOM_PADDING["D"])
+    final, _ = random_game(program, jax.random.key(seed), bias)
     assignment = mg.to_assignment(problem, final)
     assert check(problem, assignment) == []
     assert len(assignment.chunks) >= 5 and assignment.copies

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import chex
 import jax
@@ -16,7 +15,18 @@ from hypothesis import strategies as st
 import malloc_game as mg
 from malloc_game import COPY, DROP, NO_COPY
 from malloc_game.encode import bucket
-from tests.toy import KIB, RANDOM_PADDING, Game, jit_init, jit_step, pad, random_game, toy
+from tests.toy import (
+    KIB,
+    NUM_STEPS,
+    RANDOM_PADDING,
+    WIDE_PADDING,
+    Game,
+    jit_init,
+    jit_step,
+    pad,
+    random_game,
+    toy,
+)
 
 properties = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 seeds = st.integers(0, 10_000)
@@ -32,9 +42,8 @@ def _random_program(problem: mg.Problem) -> mg.Program:
     return pad(mg.encode(problem), RANDOM_PADDING)
 
 
-def _play(program, seed, bias, num_steps=RANDOM_PADDING["D"]):
-    bias = jnp.array(bias, jnp.float32)
-    return random_game(program, jax.random.key(seed), bias, num_steps)
+def _play(program, seed, bias):
+    return random_game(program, jax.random.key(seed), jnp.array(bias, jnp.float32))
 
 
 @properties
@@ -64,8 +73,8 @@ def test_every_step_of_random_play_keeps_the_contract(seed, size, bias):
     program = _random_program(mg.random_problem(seed, size))
     final, trace = _play(program, seed, bias)
     n = int(program.num_decisions)
-    assert n > 0
-    steps = np.arange(RANDOM_PADDING["D"])
+    steps = np.arange(NUM_STEPS)
+    assert n < NUM_STEPS
     # Exactly one step for each decision.
     np.testing.assert_array_equal(trace.state.position, np.minimum(steps, n))
     np.testing.assert_array_equal(trace.state.done, steps >= n)
@@ -115,6 +124,9 @@ def test_random_play_reaches_every_kind_of_move():
 # --- traces, batches, padding -----------------------------------------------------------------
 
 
+vmap_init, vmap_step = jax.jit(jax.vmap(mg.init)), jax.jit(jax.vmap(mg.step))
+
+
 def _stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
@@ -155,14 +167,13 @@ def test_sizes_are_padded_to_few_buckets():
 
 def test_vmap_over_different_programs_equals_a_loop(four_programs):
     batch = _stack(four_programs)
-    states = jax.jit(jax.vmap(mg.init))(batch)
-    step = jax.jit(jax.vmap(mg.step))
+    states = vmap_init(batch)
     singles = [jit_init(p) for p in four_programs]
     rng = np.random.default_rng(0)
     for _ in range(25):
         # Not only legal ones: illegal actions are part of the contract.
         actions = rng.integers(0, 3, 4)
-        states = step(batch, states, jnp.asarray(actions, jnp.int32))
+        states = vmap_step(batch, states, jnp.asarray(actions, jnp.int32))
         singles = [
             jit_step(p, s, jnp.int32(a))
             for p, s, a in zip(four_programs, singles, actions, strict=True)
@@ -171,30 +182,26 @@ def test_vmap_over_different_programs_equals_a_loop(four_programs):
 
 
 def test_a_row_does_not_depend_on_its_neighbours(four_programs):
-    games = jax.jit(jax.vmap(functools.partial(random_game, num_steps=60)))
-    keys = jax.random.split(jax.random.key(1), 4)
-    bias = jnp.zeros((4, 3))
-    final, trace = games(_stack(four_programs), keys, bias)
-    # Row 1 again, among other neighbours.
-    others = [four_programs[i] for i in (3, 1, 1, 0)]
-    moved, moved_trace = games(_stack(others), keys[jnp.array([0, 1, 2, 2])], bias)
     row = lambda tree: jax.tree.map(lambda x: x[1], tree)  # noqa: E731
-    chex.assert_trees_all_equal(row(final), row(moved))
-    chex.assert_trees_all_equal(row(trace), row(moved_trace))
+    batch = _stack(four_programs)
+    others = _stack([four_programs[i] for i in (3, 1, 1, 0)])
+    states, moved = vmap_init(batch), vmap_init(others)
+    rng = np.random.default_rng(1)
+    for _ in range(25):
+        actions, other_actions = rng.integers(0, 3, (2, 4))
+        other_actions[1] = actions[1]
+        states = vmap_step(batch, states, jnp.asarray(actions, jnp.int32))
+        moved = vmap_step(others, moved, jnp.asarray(other_actions, jnp.int32))
+        chex.assert_trees_all_equal(row(states), row(moved))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_padding_changes_nothing(seed):
     problem = mg.random_problem(seed, 40)
-    tight = mg.encode(problem)
-    sizes_of = {"T": tight.max_times, "D": tight.max_decisions}
-    assert sizes_of["T"] < 128 and sizes_of["D"] < 192
-    n = int(tight.num_decisions)
-    wide = pad(tight, {"T": 128, "D": 192, "C": 6144, "U": 384})
-    tight = pad(tight, RANDOM_PADDING | {"D": 64} if n <= 64 else RANDOM_PADDING)
-    key, bias = jax.random.key(seed), jnp.zeros(3)
-    final, trace = random_game(tight, key, bias, 64)
-    wide_final, wide_trace = random_game(wide, key, bias, 64)
+    program = mg.encode(problem)
+    n = int(program.num_decisions)
+    final, trace = _play(pad(program, RANDOM_PADDING), seed, (0, 0, 0))
+    wide_final, wide_trace = _play(pad(program, WIDE_PADDING), seed, (0, 0, 0))
     np.testing.assert_array_equal(trace.action, wide_trace.action)
     np.testing.assert_array_equal(trace.next_state.reward, wide_trace.next_state.reward)
     np.testing.assert_array_equal(trace.state.options.legal, wide_trace.state.options.legal)
@@ -202,9 +209,18 @@ def test_padding_changes_nothing(seed):
     assert mg.to_assignment(problem, final) == mg.to_assignment(problem, wide_final)
 
 
+def test_padding_leaves_an_entry_beyond_the_end():
+    """So what looks ahead past the end, or at a finished game, sees padding and never real data."""
+    for size in range(40, 66):
+        problem = mg.random_problem(1, size)
+        program = mg.encode(problem)
+        assert program.max_times > size
+        assert program.max_decisions > int(program.num_decisions)
+
+
 def test_init_and_step_take_problems_as_well():
     game = Game(ONE_PARAMETER)
-    state = mg.step(game.problem, mg.init(game.problem), COPY)
+    state = jax.jit(lambda: mg.step(game.problem, mg.init(game.problem), COPY))()
     game.play(COPY)
     chex.assert_trees_all_equal(state, game.state)
 
@@ -492,6 +508,17 @@ def test_a_problem_without_decisions_is_over_at_once():
     assert game.assignment == mg.Assignment((0, 0), source="game")
 
 
+def test_what_the_compiler_refuses_is_asked_but_can_only_be_dropped():
+    game = Game("""
+        cycles         20  20  20
+        x  4  temp?    D3  u3  .
+        w  4  param?   .   .   u3
+    """)
+    assert game.asked == (0, "x") and game.legal == {DROP}
+    game.play(DROP)
+    assert game.asked == (2, "w") and game.legal == {DROP}
+
+
 # --- parameters -------------------------------------------------------------------------------
 
 THREE_USES = """
@@ -734,20 +761,3 @@ def test_nothing_happens_after_the_end(action):
     after = jit_step(game.program, game.state, action)
     chex.assert_trees_all_equal(after, game.state.replace(reward=jnp.int32(0)))
     assert mg.legal_actions(game.program, after).all()
-
-
-def test_an_exactly_full_bucket_ends_properly():
-    """64 decisions in 64 slots: nothing stands behind the last one."""
-    drawing = ["cycles" + " 20" * 64]
-    for t in range(64):
-        cells = ["."] * 64
-        cells[t] = "D1"
-        drawing.append(f"x{t} 1 temp " + " ".join(cells))
-    game = Game("\n".join(drawing))
-    assert int(game.program.num_decisions) == game.program.max_decisions == 64
-    for _ in range(64):
-        assert game.play(NO_COPY) == 1
-    after = jit_step(game.program, game.state, NO_COPY)
-    chex.assert_trees_all_equal(after, game.state.replace(reward=jnp.int32(0)))
-    assert mg.check(game.problem, game.assignment) == []
-    assert int(after.latency) == 64 * 19

@@ -2,19 +2,18 @@
 
     cycles           8   8   8   8      cycles of one execution, everything in default memory
     trips            1   3*  3*  1      executions; * marks a loop body (default: 1, entry)
-    w   4  param     .   u1  .   u2     4 KiB; u2: an operand that saves 2 cycles in alternate memory
+    w   4  param     .   u1  .   u2     4 KiB; u2: operand that saves 2 cycles in alternate memory
     x   4  temp      D1  -   u   .      D1: defined here, saves 1 cycle; -: alive; .: dead
     y   4  out:5     .   D   -   -      live-out, a write-back costs 5 cycles
     k   4  copied:1  -   D8  .   u1     defined by a plain copy of a parameter at time 1
-    f   4  temp!     .   D1  u   .      ! may not be in alternate memory
+    f   4  temp!     .   D1  u   .      ! may not be in alternate memory, never asked
+    r   4  temp?     .   D1  u   .      ? asked, but the compiler refuses
 
 Default memory gives 1 KiB in each cycle, so an instruction leaves `cycles - KiB it moves` KiB idle.
 Alternate memory is 16 KiB in granules of 1 KiB unless stated.
 """
 
 from __future__ import annotations
-
-import functools
 
 import chex
 import jax
@@ -24,7 +23,10 @@ import numpy as np
 import malloc_game as mg
 
 KIB = 1024
-RANDOM_PADDING = {"T": 64, "D": 128, "C": 6144, "U": 256}  # holds every random problem up to 60
+# Every random problem of up to 64 instructions fits in both; two shapes keep compiling short.
+RANDOM_PADDING = {"T": 96, "D": 128, "C": 6144, "U": 256}
+WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "U": 384}
+NUM_STEPS = 128  # of a random game
 
 
 def target(memory_kib: int = 16, alignment_kib: int = 1) -> mg.Target:
@@ -46,7 +48,7 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
     for v, (name, size, kind, *cells) in enumerate(drawn):
         assert len(cells) == times, f"{name}: {len(cells)} columns, not {times}"
         size_bytes = int(float(size) * KIB)
-        kind, _, number = kind.rstrip("!").partition(":")
+        kind, _, number = kind.rstrip("!?").partition(":")
         alive = [t for t, cell in enumerate(cells) if cell != "."]
         is_parameter = kind == "param"
         values.append(
@@ -58,6 +60,7 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
                 is_parameter=is_parameter,
                 is_live_out=kind == "out",
                 may_be_in_alternate="!" not in drawn[v][2],
+                is_refused="?" in drawn[v][2],
                 write_back_cycles=int(number) if kind == "out" else 0,
                 copied_at=int(number) if kind == "copied" else -1,
             )
@@ -68,7 +71,9 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
                 gains[t].append(int(cell[1:] or 0))
     instructions, tables = [], []
     for t in range(times):
-        saved = [sum(g for p, g in enumerate(gains[t]) if m >> p & 1) for m in range(1 << len(gains[t]))]
+        saved = [
+            sum(g for p, g in enumerate(gains[t]) if m >> p & 1) for m in range(1 << len(gains[t]))
+        ]
         tables.append(mg.CostTable(tuple(base[t] - s for s in saved), (True,) * len(saved)))
         instructions.append(
             mg.Instruction(
@@ -116,7 +121,9 @@ class Game:
     def play(self, *actions: int) -> int:
         """Take legal actions; returns the reward of the last one."""
         for action in actions:
-            assert not self.state.done and action in self.legal, f"{action} is illegal: {self.asked}"
+            assert not self.state.done and action in self.legal, (
+                f"{action} is illegal: {self.asked}"
+            )
             self.state = jit_step(self.program, self.state, action)
         return int(self.state.reward)
 
@@ -134,9 +141,7 @@ class Game:
 
     def copies(self) -> list[tuple[str, int, int]]:
         """Copies so far: value, start, end."""
-        return [
-            (self.problem.values[c.value].name, c.start, c.end) for c in self.assignment.copies
-        ]
+        return [(self.problem.values[c.value].name, c.start, c.end) for c in self.assignment.copies]
 
 
 # Axis letter and fill of every padded array of a Program, as its docstring documents them.
@@ -169,23 +174,25 @@ def pad(program: mg.Program, sizes: dict[str, int]) -> mg.Program:
 
 @chex.dataclass(frozen=True)
 class Trace:
-    """What was seen at each of the D steps of a game (leading axis D)."""
+    """What was seen at each of the S = NUM_STEPS steps of a game (leading axis S)."""
 
     state: mg.GameState  # before the action
-    action: chex.Array  # int32[D]
-    illegal_is_drop: chex.Array  # bool[D], every illegal action gave exactly DROP's state
+    action: chex.Array  # int32[S]
+    illegal_is_drop: chex.Array  # bool[S], every illegal action gave exactly DROP's state
     next_state: mg.GameState
 
 
 def _same(a: mg.GameState, b: mg.GameState) -> chex.Array:
-    return jnp.stack([jnp.all(x == y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]).all()
+    return jnp.stack(
+        [jnp.all(x == y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+    ).all()
 
 
-@functools.partial(jax.jit, static_argnames="num_steps")
+@jax.jit
 def random_game(
-    program: mg.Program, key: chex.Array, bias: chex.Array, num_steps: int
+    program: mg.Program, key: chex.Array, bias: chex.Array
 ) -> tuple[mg.GameState, Trace]:
-    """A game of random legal actions (`bias`: float32[3], logits), `num_steps` steps long."""
+    """A game of random legal actions (`bias`: float32[3], logits), `NUM_STEPS` steps long."""
 
     def move(state: mg.GameState, key: chex.Array) -> tuple[mg.GameState, Trace]:
         legal = mg.legal_actions(program, state)
@@ -198,4 +205,4 @@ def random_game(
             state=state, action=action, illegal_is_drop=same.all(), next_state=chosen
         )
 
-    return jax.lax.scan(move, mg.init(program), jax.random.split(key, num_steps))
+    return jax.lax.scan(move, mg.init(program), jax.random.split(key, NUM_STEPS))

@@ -49,13 +49,10 @@ class DataFlow:
             elif opcode == "tuple" and index:
                 instruction, index = instruction.operands[index[0]], index[1:]
             elif opcode in ("bitcast", "optimization-barrier", "copy-done") or (
-                opcode == "custom-call"
-                and instruction.proto.custom_call_target == "ConcatBitcast"
+                opcode == "custom-call" and instruction.proto.custom_call_target == "ConcatBitcast"
             ):
                 instruction = instruction.operands[0]
-            elif opcode == "copy-start":
-                instruction, index = instruction.operands[0], ()
-            elif instruction.is_async_done or instruction.is_async_start:
+            elif opcode == "copy-start" or instruction.is_async_done or instruction.is_async_start:
                 instruction, index = instruction.operands[0], ()
             else:
                 return self.find((instruction.id, index))
@@ -126,6 +123,8 @@ class MsaDump:
 def parse_dump(msa: dict[str, str]) -> MsaDump:
     """Parse the three files of a memory-space-assignment dump.
 
+    Where there is nothing to place (scalars only) the compiler writes the schedule alone.
+
     Raises:
       CompileError: a file is missing or has a form that this release does not know.
     """
@@ -135,11 +134,11 @@ def parse_dump(msa: dict[str, str]) -> MsaDump:
             row[0] != "time"
         }  # fmt: skip
         buffers: dict[int, Buffer] = {}
-        for row in csv.DictReader(io.StringIO(msa["bufferinfo"])):
+        for row in csv.DictReader(io.StringIO(msa.get("bufferinfo", ""))):
             _add_buffer(buffers, row)
         allocations = [
             tuple(int(row[k]) for k in ("buffer_id", "size", "offset", "start_time", "end_time"))
-            for row in csv.DictReader(io.StringIO(msa["allocinfo"]))
+            for row in csv.DictReader(io.StringIO(msa.get("allocinfo", "")))
         ]
     except (KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
         raise CompileError(

@@ -64,7 +64,7 @@ class Compiled:
     """One program compiled for one target under one set of options."""
 
     hlo: bytes  # serialized HloModuleProto: scheduled, placed, with the compiler's cycle estimates
-    msa: dict[str, str]  # text of the dumps bufferinfo, allocinfo, scheduleinfo; {} without MSA
+    msa: dict[str, str]  # text of the dumps bufferinfo, allocinfo, scheduleinfo, as far as written
     options: dict[str, str]  # as given to the compiler, overrides included
     target: str
     versions: dict[str, str]  # jax, jaxlib, libtpu

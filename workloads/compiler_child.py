@@ -24,6 +24,8 @@ from typing import Any
 from workloads import frames
 
 MSA_FILES = ("bufferinfo", "allocinfo", "scheduleinfo")
+# In the messages for overrides that cannot be met: prefetches, pins, and pins in full memory.
+REFUSALS = ("MSA strict", "requires allocation in the alternate memory")
 MAX_ERROR_LINES = 40
 MAX_MESSAGE = 400
 MAX_ALARM_SECONDS = 10**7
@@ -49,6 +51,7 @@ class Server:
         import jax
 
         from workloads import loader
+        from workloads.errors import WorkloadError
 
         self.topology_name = request["topology"]
         sys.path[:] = request["sys_path"] + [p for p in sys.path if p not in request["sys_path"]]
@@ -69,6 +72,11 @@ class Server:
             self.jitted = fn  # the user's own jit, with its donations
         else:
             self.jitted = jax.jit(fn, donate_argnums=tuple(request["donate"]))
+        if not jax.tree.leaves(args):  # JAX would compile for its own device, not for the TPU
+            raise WorkloadError(
+                "the program takes no arrays, so nothing says that it runs on a TPU; "
+                "make its inputs arguments"
+            )
         self.args = args
         # The text has no source locations, so that it does not change with unrelated lines.
         text = self.jitted.trace(*args).lower(lowering_platforms=("tpu",)).as_text()
@@ -173,7 +181,7 @@ def describe_failure(error: BaseException, operation: str, path: Path | None) ->
     if isinstance(error, WorkloadError):
         return {"kind": "WorkloadError", "message": message, "lines": []}
     kind = "CompileError"
-    if text.startswith("FAILED_PRECONDITION") and "MSA strict" in text:
+    if text.startswith("FAILED_PRECONDITION") and any(each in text for each in REFUSALS):
         kind = "OverrideError"
     compiler_spoke = operation == "compile" and type(error).__name__.endswith("RuntimeError")
     if not compiler_spoke:  # the compiler's messages start with their own code

@@ -1,8 +1,8 @@
 """What the compiler says an instruction costs under each placement, and a model for the rest.
 
 `CostStore` collects `mask -> cycles` from compiled modules, shared by all instructions that compute
-the same thing on the same shapes (`Instruction.fingerprint`). For masks that no compile has shown, a
-ridge regression around a bandwidth prior fills the table.
+the same thing on the same shapes (`Instruction.fingerprint`). For masks that no compile has shown,
+a ridge regression around a bandwidth prior fills the table.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from workloads.compile import Compiled
 from workloads.costs import CostStore
 from workloads.errors import CompileError
 from workloads.hlo import Instruction, Module
-from workloads.judge import arrays_read, copy_size, is_timed
+from workloads.judge import copy_size, is_timed, traffic
 
 Slot = tuple[bool, int, tuple[int, ...]]  # is_output, operand number, tuple index
 
@@ -46,7 +46,9 @@ class _Class:
     is_parameter: bool = False
     is_live_out: bool = False
     is_updated_in_place: bool = False  # a parameter's buffer that instructions also write
-    copied_by: str = ""  # the plain copy of a parameter that defines it, if a prefetch can replace it
+    copied_by: str = (
+        ""  # the plain copy of a parameter that defines it, if a prefetch can replace it
+    )
     copied_from: Place | None = None  # that parameter
 
 
@@ -80,11 +82,13 @@ class Extraction:
         timed, previous = [], -1
         for instruction, trips in self.module.flattened():
             if is_timed(instruction):
-                # Names are those of the schedule; an instruction it lacks comes right after the last.
+                # Names are those of the schedule; what it lacks comes right after the last.
                 previous = max(self.dump.schedule.get(instruction.name, 0), previous + 1)
                 timed.append((instruction, previous, trips))
         if not timed:
-            raise CompileError(f"{self.name}: the compiled program has no instruction that takes time")
+            raise CompileError(
+                f"{self.name}: the compiled program has no instruction that takes time"
+            )
         self._times = [time for _, time, _ in timed]
         self._mark_copies()
         order = {place: i for i, place in enumerate(self._classes)}
@@ -163,12 +167,15 @@ class Extraction:
         self, instruction: Instruction, order: dict[Place, int]
     ) -> tuple[list[tuple[Slot, Position]], int]:
         """Positions of buffers that may be assigned, largest first, and all other traffic."""
+        if instruction.opcode == "async-done":
+            return [], traffic(instruction)[0]
         found, other = [], 0
         result = self._classes.get(self._flow.source(instruction, ()))
         replaceable = result is not None and result.copied_by == instruction.name
         arrays = [
-            ((False, number, index), instruction.operands[number], index, leaf)
-            for number, index, leaf in arrays_read(instruction)
+            ((False, number, index), operand, index, leaf)
+            for number, operand in enumerate(instruction.operands)
+            for index, leaf in operand.leaves.items()
         ]
         arrays += [((True, 0, i), instruction, i, leaf) for i, leaf in instruction.leaves.items()]
         for slot, source, index, leaf in arrays:

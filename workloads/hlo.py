@@ -198,7 +198,7 @@ class Instruction:
     @property
     def is_async_done(self) -> bool:
         """Whether it awaits a copy or a slice between memories."""
-        if self.opcode in ("async-done", "async-update"):
+        if self.opcode == "async-done":
             return self.operands[0].is_async_start
         return self.opcode in ("copy-done", "slice-done")
 
@@ -224,6 +224,18 @@ def _find_cycles(config: object) -> int | None:
     if "estimated_cycles" in config:
         return int(config["estimated_cycles"])
     return next((c for c in map(_find_cycles, config.values()) if c is not None), None)
+
+
+def _integer(instruction: Instruction) -> int | None:
+    """The value of a scalar integer constant, seen through copies; None for all else."""
+    while instruction.opcode in ("copy", "bitcast"):
+        instruction = instruction.operands[0]
+    if instruction.opcode == "constant":
+        literal = instruction.proto.literal
+        for values in (literal.s32s, literal.s64s, literal.u32s, literal.u64s):
+            if len(values) == 1:
+                return values[0]
+    return None
 
 
 def _clear_spaces(shape) -> None:
@@ -327,25 +339,26 @@ class Module:
             yield instruction, trips
 
     def trip_count(self, loop: Instruction) -> int:
-        """Trips of a `while`: the constant that the condition compares with; 1 if there is none.
+        """Trips of a `while` that counts up by 1 to a constant; 1 where that cannot be told.
 
-        Holds for loops that count from 0 by 1, which is what `lax.scan` and `fori_loop` make.
+        `lax.scan` and `fori_loop` with static bounds make such loops.
         """
-        condition = loop.proto.called_computation_ids[1]
-        root = self.root(condition)
-        if root.opcode == "fusion":
-            operands = root.operands
-        else:
-            operands = root.operands if root.opcode == "compare" else []
-        for operand in operands:
-            while operand.opcode in ("copy", "bitcast"):
-                operand = operand.operands[0]
-            literal = operand.proto.literal
-            for field in ("s32s", "s64s", "u32s", "u64s"):
-                values = getattr(literal, field)
-                if operand.opcode == "constant" and len(values) == 1 and values[0] > 0:
-                    return int(values[0])
-        return 1
+        root = self.root(loop.proto.called_computation_ids[1])
+        compare = (
+            self.root(root.proto.called_computation_ids[0]) if root.opcode == "fusion" else root
+        )
+        extra = {"LT": 0, "LE": 1}.get(compare.proto.comparison_direction)
+        if compare.opcode != "compare" or extra is None or len(root.operands) != 2:
+            return 1
+        counters = [o for o in root.operands if o.opcode == "get-tuple-element"]
+        limits = [n for o in root.operands if (n := _integer(o)) is not None]
+        if len(counters) != 1 or len(limits) != 1:
+            return 1
+        first = loop.operands[0]
+        start = None
+        if first.opcode == "tuple":
+            start = _integer(first.operands[counters[0].proto.tuple_index])
+        return max(limits[0] + extra - (start or 0), 1)
 
     def computation_fingerprint(self, computation: int) -> str:
         """Hash of a computation's canonical form."""

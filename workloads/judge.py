@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 
 from malloc_game import Target, Timeline
-from workloads.hlo import Instruction, Leaf, Module
+from workloads.hlo import Instruction, Module
 
-ZERO_COST = frozenset(
-    "parameter constant bitcast tuple get-tuple-element while conditional call after-all"
-    " optimization-barrier partition-id replica-id async-start async-update".split()
-)
+ZERO_COST = frozenset({
+    "parameter", "constant", "bitcast", "tuple", "get-tuple-element", "while", "conditional",
+    "call", "after-all", "optimization-barrier", "partition-id", "replica-id", "async-start",
+    "async-update",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,24 +28,17 @@ class CompiledLatency:
     stand_in_cycles: float  # part of `cycles` without an estimate of the compiler's
 
 
-def arrays_read(instruction: Instruction) -> list[tuple[int, tuple[int, ...], Leaf]]:
-    """Operand number, tuple index and leaf of each array that an instruction reads.
-
-    An asynchronous call (offload to the SparseCore) reads where it is awaited: its operands come
-    first in the tuple that `async-done` takes, before the result and the call's own context.
-    """
-    return [
-        (number, index, leaf)
-        for number, operand in enumerate(instruction.operands)
-        for index, leaf in operand.leaves.items()
-        if instruction.opcode != "async-done" or index[0] == 0
-    ]
-
-
 def traffic(instruction: Instruction) -> tuple[int, int]:
-    """Bytes of operands and outputs in default memory, and in all memories."""
-    leaves = [leaf for _, _, leaf in arrays_read(instruction)]
-    leaves += instruction.leaves.values()
+    """Bytes of operands and outputs in default memory, and in all memories.
+
+    A call that another core works on (SparseCore offload) counts where it is awaited, and as if it
+    read what it writes: it only gathers or rearranges, and gains nothing from our placements.
+    """
+    leaves = list(instruction.leaves.values())
+    if instruction.opcode == "async-done":
+        size = 2 * sum(leaf.size_bytes for leaf in leaves)
+        return size, size
+    leaves += [leaf for o in instruction.operands for leaf in o.leaves.values()]
     in_default = sum(leaf.size_bytes for leaf in leaves if leaf.memory_space == 0)
     return in_default, sum(leaf.size_bytes for leaf in leaves)
 

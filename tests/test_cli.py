@@ -1,0 +1,242 @@
+"""The command line as a user meets it: results on disk, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import malloc_game as mg
+from agent import cli, report
+from agent.optimize import plan_offline
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAMS = f"{ROOT / 'tests' / 'programs_for_tests.py'}"
+FILES = {"result.json", "assignment.json", "overrides.textproto", "problem.json"}
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command line as a user would, from the repository's root."""
+    return subprocess.run(
+        [sys.executable, "-m", "agent.cli", *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Run the command line in this process: as `run`, but quick; for what needs no compiler."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["mallocgame", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        output = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, stop.value.code, output.out, output.err)
+
+    return call
+
+
+def assert_one_line_error(done: subprocess.CompletedProcess, code: int, pattern: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    assert len(errors) == 1, done.stderr
+    assert re.search(pattern, errors[0]), errors[0]
+    assert errors[0].startswith("mallocgame: error: ")
+
+
+@pytest.fixture(scope="module")
+def problem_file(tmp_path_factory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("problem") / "random.json.gz"
+    mg.save_problem(mg.random_problem(3, num_instructions=30), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments, pattern",
+    [
+        (["optimize", "decode", "--target", "v9"], "unknown target 'v9'.*v4.*tpu7x"),
+        (["optimize", "decode"], "needs --target"),
+        (["optimize", "decoed", "--target", "v4"], "no program 'decoed'.*decode"),
+        (["optimize", "missing.py:f", "--target", "v4"], "missing.py"),
+        (["optimize", f"{PROGRAMS}:nothing", "--target", "v4"], "nothing.*chain"),
+        (["optimize", f"{PROGRAMS}:needs_an_argument", "--target", "v4"], "argument"),
+        (["optimize", "decode", "--target", "v4", "--budget", "soon"], "soon"),
+        (["optimize", "decode", "--target", "v4", "--budget", "-1"], "-1"),
+        (["optimise", "decode"], "optimise"),
+        (["evaluate", "nowhere.json"], "nowhere.json.*No such file"),
+        (["extract", "decode", "--target", "v4", "--out", "x.txt"], "x.txt.*json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, pattern, tmp_path, call):
+    out = tmp_path / "out"
+    if arguments[0] == "optimize":
+        arguments = [*arguments, "--out", out]
+    assert_one_line_error(call(*arguments), 2, pattern)
+    assert not out.exists()
+
+
+def test_a_mistake_in_a_process_of_its_own():
+    assert_one_line_error(run("optimize", "decode", "--target", "v9"), 2, "unknown target 'v9'")
+
+
+@pytest.mark.parametrize(
+    "content, pattern",
+    [
+        (b"", "empty"),
+        (b"   \n", "empty"),
+        (b"{", "not valid JSON"),
+        (b"\x1f\x8b\x08\x00garbage", "gzip"),
+        (b"[]", "not a problem file"),
+        (b'{"schema_version": 99, "problem": {}}', "schema_version is 99"),
+        (b'{"schema_version": 1, "problem": {"name": 3}}', "problem.name"),
+    ],
+)
+def test_a_corrupt_problem_file_is_one_line_and_exit_code_2(content, pattern, tmp_path, call):
+    path = tmp_path / "problem.json"
+    path.write_bytes(content)
+    out = tmp_path / "out"
+    assert_one_line_error(call("evaluate", path), 2, pattern)
+    assert_one_line_error(call("optimize", path, "--budget", 1, "--out", out), 2, pattern)
+    assert not out.exists()
+
+
+def test_out_below_a_file_is_refused_before_any_work(tmp_path, call):
+    (tmp_path / "file").write_text("")
+    done = call("optimize", "decode", "--target", "v4", "--out", tmp_path / "file" / "out")
+    assert_one_line_error(done, 2, "not a directory")
+
+
+def test_evaluate_prints_baselines_and_a_given_assignment(problem_file, tmp_path, call):
+    problem = mg.load_problem(problem_file)
+    state, _ = mg.greedy(mg.encode(problem))
+    mg.save_assignment(mg.to_assignment(problem, state), problem, tmp_path / "a.json")
+    done = call("evaluate", problem_file, tmp_path / "a.json", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["mapping"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["given"]["predicted_cycles"] == rows["greedy"]["predicted_cycles"]
+    assert rows["greedy"]["predicted_cycles"] < rows["all_default"]["predicted_cycles"]
+    assert rows["given"]["violations"] == []
+
+
+def test_a_problem_file_is_optimized_without_the_compiler(problem_file, tmp_path):
+    out = tmp_path / "deep" / "out"
+    done = run("optimize", problem_file, "--budget", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in out.iterdir()} == FILES
+    result = json.loads((out / "result.json").read_text())
+    assert result["compiled_speedup"] is None
+    latency = result["latency_cycles"]
+    assert latency["best"]["predicted"] <= latency["greedy"]["predicted"]
+    assert latency["agent"]["compiled"] is None
+    problem = mg.load_problem(out / "problem.json")
+    assignment = mg.load_assignment(out / "assignment.json", problem)
+    assert mg.check(problem, assignment) == []
+    assert mg.latency(problem, assignment).cycles == latency["best"]["predicted"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    outcome = plan_offline(mg.random_problem(1, num_instructions=8, loop=False), None, budget=0.1)
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 1:  # the first file still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(mg.MallocGameError, match="No space left on device"):
+        report.write(outcome, tmp_path / "new" / "out")
+    assert len(calls) > 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_result_survives_a_failed_write(tmp_path, monkeypatch):
+    outcome = plan_offline(mg.random_problem(1, num_instructions=8, loop=False), None, budget=0.1)
+    report.write(outcome, tmp_path)
+    (tmp_path / "mine.txt").write_text("keep")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(mg.MallocGameError):
+        report.write(outcome, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.requires_libtpu
+def test_a_function_that_cannot_be_traced_is_a_compiler_failure(tmp_path):
+    out = tmp_path / "out"
+    done = run("optimize", f"{PROGRAMS}:cannot_be_traced", "--target", "v5e", "--out", out)
+    assert_one_line_error(done, 3, "TypeError|dot_general")
+    assert not out.exists()
+
+
+@pytest.mark.requires_libtpu
+def test_killing_the_compiler_is_a_compiler_failure(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "optimize", "resnet50", "--target", "v4",
+         "--out", str(out)],
+        cwd=ROOT, env={**os.environ, "MALLOCGAME_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    child = None
+    for _ in range(600):
+        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        if children.split():
+            child = int(children.split()[0])
+            break
+        time.sleep(0.1)
+    assert child is not None
+    time.sleep(1.0)
+    os.kill(child, signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=120)
+    done = subprocess.CompletedProcess([], process.returncode, stdout, stderr)
+    assert_one_line_error(done, 3, "SIGKILL")
+    assert not out.exists()
+
+
+@pytest.mark.requires_libtpu
+@pytest.mark.slow
+def test_the_main_job_end_to_end(tmp_path):
+    out = tmp_path / "out"
+    done = run("optimize", f"{PROGRAMS}:chain", "--target", "tpu7x", "--budget", 5, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "compiler_options = {" in done.stdout or "nothing to change" in done.stdout
+    assert "XLA default" in done.stdout
+    assert {p.name for p in out.iterdir()} == FILES
+    result = json.loads((out / "result.json").read_text())
+    latency = result["latency_cycles"]
+    assert set(latency) == {"all_default", "xla_default", "greedy", "agent", "best"}
+    compiled = {source: latency[source]["compiled"] for source in latency}
+    assert compiled["best"] == min(compiled.values())
+    assert result["compiled_speedup"] == compiled["xla_default"] / compiled["best"] >= 1.0
+    assert 0.9 <= result["honoured"] <= 1.0
+    assert result["versions"]["libtpu"] != "none"
+    problem = mg.load_problem(out / "problem.json")
+    mg.load_assignment(out / "assignment.json", problem)
+    assert mg.load_reference(out / "problem.json", problem) is not None
+
+
+@pytest.mark.requires_libtpu
+def test_extract_then_evaluate(tmp_path):
+    path = tmp_path / "chain.json.gz"
+    done = run("extract", f"{PROGRAMS}:chain", "--target", "v5e", "--out", path)
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate", path, "--json")
+    assert done.returncode == 0, done.stderr
+    mappings = [row["mapping"] for row in json.loads(done.stdout)["rows"]]
+    assert mappings[:3] == ["all_default", "xla_default", "greedy"]

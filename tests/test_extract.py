@@ -1,0 +1,218 @@
+"""From compiled modules to problems and back: what the game predicts is what was compiled."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import malloc_game
+from malloc_game.baselines import greedy
+from workloads.compile import CompilerSession
+from workloads.extract import Extraction, mask_of
+from workloads.hlo import Module
+from workloads.judge import compiled_latency
+from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING, overrides
+from workloads.verify import EXACT, RELAXED, verify
+
+requires_libtpu = pytest.mark.requires_libtpu
+SQUARE = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
+SCALAR = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def chain(x, weights):
+    for w in weights:
+        x = jnp.cumsum(jnp.tanh(x @ w), axis=0)
+    return x
+
+
+def branches(flag, x, w):
+    return lax.cond(flag > 0, lambda x: jnp.tanh(x @ w), lambda x: jnp.sin(x) + 1, x) @ w
+
+
+def nested(ws, x):
+    def body(x, w):
+        x = lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y @ w) + jnp.cumsum(y, axis=0), x)
+        return x, jnp.sum(x.astype(jnp.float32))
+
+    return lax.scan(body, x, ws)
+
+
+def quantized(x, w, scale):
+    return (x @ (w.astype(x.dtype) * scale)) @ w.astype(x.dtype).T
+
+
+def shape(*dimensions, dtype=jnp.bfloat16):
+    return jax.ShapeDtypeStruct(dimensions, dtype)
+
+
+PROGRAMS = {
+    "chain": (chain, (SQUARE, [SQUARE] * 3)),
+    "branches": (branches, (SCALAR, SQUARE, SQUARE)),
+    "loop in a loop": (nested, (shape(6, 512, 512), shape(256, 512))),
+    "tiny": (lambda x: x + 1, (shape(8, 128),)),
+    "scalar": (lambda x: x * 2 + 1, (SCALAR,)),
+    "parameter returned": (lambda x, y: (x, y * 2), (SQUARE, SQUARE)),
+    "int8 weights": (
+        quantized,
+        (shape(256, 1024), shape(1024, 1024, dtype=jnp.int8), shape(1024)),
+    ),
+    "embedding": (
+        lambda table, index, w: jnp.tanh(table[index].sum(1) @ w),
+        (shape(32000, 512), shape(64, 16, dtype=jnp.int32), shape(512, 512)),
+    ),
+    "donated": (
+        jax.jit(lambda s, x: (s + jnp.tanh(s @ x), x * 2), donate_argnums=0),
+        (SQUARE, SQUARE),
+    ),
+    "empty array": (lambda x: (x * 2, jnp.zeros((0, 4))), (SQUARE,)),
+}
+
+
+class Extracted:
+    """The compiles of one program on one target, and the extraction that has seen both."""
+
+    def __init__(self, session):
+        self.session = session
+        self.default = session.compile({})
+        self.kept = session.compile(EXACT_OPTIONS, overrides=KEEP_EVERYTHING)
+        self.extraction = Extraction(self.kept, session.name)
+        self.extraction.learn(Module(self.default.hlo))
+        self.problem = self.extraction.refresh()
+
+    def compiled_cycles(self, compiled):
+        return compiled_latency(Module(compiled.hlo), self.extraction.target).cycles
+
+
+@pytest.fixture(scope="module")
+def extracted():
+    """extracted(program, target), each made once."""
+    made = {}
+
+    def make(name, target="v5e"):
+        if (name, target) not in made:
+            made[name, target] = Extracted(CompilerSession(PROGRAMS[name], target))
+        return made[name, target]
+
+    yield make
+    for each in made.values():
+        each.session.close()
+
+
+@requires_libtpu
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_becomes_a_problem_that_predicts_the_all_default_compile(extracted, name):
+    case = extracted(name)
+    problem = case.problem
+    predicted = malloc_game.latency(problem, malloc_game.all_default(problem)).cycles
+    # Cost tables hold whole cycles, and some executions are not priced by the compiler.
+    slack = sum(i.trip_count for i in problem.instructions)
+    assert predicted == pytest.approx(case.compiled_cycles(case.kept), rel=1e-3, abs=slack)
+    assert not malloc_game.check(problem, malloc_game.all_default(problem))
+    program = malloc_game.encode(problem)
+    assert int(program.num_decisions) <= program.max_decisions
+    assert set(case.extraction.assignment_of(case.kept, "kept").masks) == {0}
+
+
+@requires_libtpu
+@pytest.mark.parametrize("target", ["v4", "v5p", "tpu7x"])
+def test_prediction_holds_on_other_generations(extracted, target):
+    case = extracted("chain", target)
+    predicted = malloc_game.latency(case.problem, malloc_game.all_default(case.problem)).cycles
+    assert predicted == pytest.approx(case.compiled_cycles(case.kept), rel=1e-3)
+
+
+@requires_libtpu
+@pytest.mark.parametrize("name", ["chain", "loop in a loop", "donated"])
+def test_keep_everything_leaves_nothing_in_alternate_memory(extracted, name):
+    case = extracted(name)
+    space = case.extraction.target.alternate_memory_space
+
+    def inside(compiled):
+        return [
+            instruction.name
+            for instruction, _ in Module(compiled.hlo).flattened()
+            for leaf in instruction.leaves.values()
+            if leaf.memory_space == space
+        ]
+
+    assert inside(case.kept) == []
+    assert inside(case.default) != []
+    assert len(case.kept.msa["allocinfo"].splitlines()) == 1  # the header
+
+
+@requires_libtpu
+@pytest.mark.parametrize("target", ["v4", "v5e"])
+def test_xlas_own_mapping_comes_back_with_the_masks_of_its_module(extracted, target):
+    case = extracted("chain", target)
+    extraction, problem = case.extraction, case.problem
+    found = extraction.assignment_of(case.default, "default")
+    assert any(found.masks) and len(found.masks) == len(problem.instructions)
+    theirs = {i.name: i for i, _ in Module(case.default.hlo).flattened()}
+    compared = 0
+    for instruction, slots, mask in zip(
+        problem.instructions, extraction.slots, found.masks, strict=True
+    ):
+        if instruction.name in theirs:
+            assert mask == mask_of(theirs[instruction.name], slots, extraction.target)
+            for bit, position in enumerate(instruction.positions):
+                source = theirs[instruction.name]
+                source = source if position.is_output else source.operands[position.number]
+                is_alternate = (
+                    source.leaves[position.index].memory_space
+                    == extraction.target.alternate_memory_space
+                )
+                assert bool(mask >> bit & 1) == is_alternate
+            compared += 1
+    assert compared >= 3
+    sizes = {problem.values[c.value].size_bytes for c in found.copies}
+    assert sizes <= {v.size_bytes for v in problem.values}
+
+
+@requires_libtpu
+def test_a_loop_counts_as_often_as_it_runs(extracted):
+    problem = extracted("loop in a loop").problem
+    assert {i.trip_count for i in problem.instructions} >= {1, 6, 18}
+
+
+@requires_libtpu
+@pytest.mark.parametrize("target", ["v4", "v5e"])
+def test_what_the_game_chooses_is_what_the_compiler_does(extracted, target):
+    case = extracted("chain", target)
+    problem = case.problem
+    program = malloc_game.encode(problem)
+    state, _ = greedy(program)
+    wanted = malloc_game.to_assignment(problem, state)
+    assert any(wanted.masks) and not malloc_game.check(problem, wanted)
+    result = verify(case.session, case.extraction, wanted, (EXACT, RELAXED))
+    assert result.honoured >= 0.95, result.not_honoured
+    assert result.cycles < case.compiled_cycles(case.kept)
+    # What it learned makes the prediction for the program that came out as good as exact.
+    predicted = malloc_game.latency(case.extraction.problem, result.assignment).cycles
+    assert predicted == pytest.approx(result.cycles, rel=0.02)
+
+
+def test_names_in_overrides_match_themselves_alone():
+    problem = malloc_game.random_problem(3, 20)
+    odd = 'a.b[0]+(c)|d?"\\w'
+    value = next(
+        v for v, each in enumerate(problem.values) if not each.is_parameter and each.copied_at < 0
+    )
+    values = list(problem.values)
+    values[value] = dataclasses.replace(values[value], name=odd + "{1,0}")
+    problem = problem.replace(values=tuple(values))
+    text = overrides(problem, malloc_game.all_default(problem))
+    assert text.count("{") == text.count("}")
+    found = re.findall(
+        r'hlo_position_matcher { instruction_name_regex: "((?:[^"\\]|\\.)*)"'
+        r"( tuple_index { index: 1 index: 0 })?",
+        text,
+    )
+    patterns = [re.sub(r"\\(.)", r"\1", quoted) for quoted, index in found if index]
+    assert len(patterns) == 1
+    assert re.fullmatch(patterns[0], odd)
+    assert not re.fullmatch(patterns[0], odd.replace(".", "x"))
+    for quoted, _ in found:
+        assert re.compile(re.sub(r"\\(.)", r"\1", quoted))
