@@ -173,21 +173,18 @@ def extract(program: str, target: str | None, out: pathlib.Path, compile_timeout
     Example: mallocgame extract decode --target v4 --out decode-v4.json.gz
     """
     from agent import report
-    from agent.optimize import extract_problem
     from malloc_game import save_problem
     from workloads.compile import check_compiler
+    from workloads.extract import extract as run
     from workloads.loader import resolve_spec
 
-    began = time.monotonic()
     target = _need_target(program, target)
     if not _is_problem_file(str(out)):
         raise click.UsageError(f"--out {out}: a problem file is named *.json or *.json.gz")
     report.check_directory(out.parent)
     check_compiler()
     resolve_spec(program)
-    problem, reference = extract_problem(
-        program, target, progress=lambda message: _say(began, message), timeout=compile_timeout
-    )
+    problem, reference = run(program, target=target, timeout=compile_timeout)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_problem(problem, out, reference)
     print(

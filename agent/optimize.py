@@ -17,12 +17,10 @@ import numpy as np
 import malloc_game as mg
 from agent.config import AgentConfig
 from agent.planning import Planner
-from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
-from workloads.errors import OverrideError
-from workloads.extract import Extraction
-from workloads.hlo import Module
-from workloads.judge import compiled_latency
-from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING, overrides
+from workloads.compile import OVERRIDES_OPTION, CompilerSession
+from workloads.errors import CompileError, CompilerKilled
+from workloads.extract import extract_session
+from workloads.overrides import EXACT_OPTIONS, overrides
 from workloads.verify import MODES, Verification, verify
 
 Progress = Callable[[str], None]
@@ -93,40 +91,28 @@ class _Loop:
         self.refusals: dict[int, int] = {}
         self.tried: set[tuple[int, ...]] = set()
 
-    def compile(self, options: dict[str, str], text: str | None = None) -> Compiled:
-        self.num_compiles += 1
-        return self.session.compile(options, overrides=text)
-
     def extract(self) -> None:
-        """Compile XLA's default and the all-default program; build the problem from both."""
-        self.say(f"compiling {self.session.name} for {self.session.target} as XLA maps it")
-        default = self.compile({})
-        self.say("compiling it with everything in default memory")
-        all_default = self.compile(EXACT_OPTIONS, KEEP_EVERYTHING)
-        self.extraction = Extraction(all_default, self.session.name)
-        module = Module(default.hlo)
-        self.extraction.learn(module)
-        self.extraction.refresh()
-        self.xla_default = self.extraction.assignment_of(default, "xla_default")
-        cycles = self.judge(module)
-        self.extraction.calibrate(cycles, self.xla_default)
-        problem = self.extraction.refresh()
+        """The two compiles that every run needs, and the problem that comes of them."""
+        found = extract_session(self.session, self.say)
+        self.num_compiles += 2
+        self.extraction, self.xla_default = found.extraction, found.xla_default
+        problem = self.extraction.problem
         everything = mg.all_default(problem)
         self.candidates["all_default"] = Candidate(
             "all_default",
             everything,
             mg.latency(problem, everything).cycles,
-            self.judge(self.extraction.module),
+            found.all_default_latency.cycles,
             1.0,
-            options=dict(all_default.options),
+            options=dict(found.all_default.options),
         )
-        predicted = mg.latency(problem, self.xla_default).cycles
         self.candidates["xla_default"] = Candidate(
-            "xla_default", self.xla_default, predicted, cycles, 1.0
+            "xla_default",
+            self.xla_default,
+            mg.latency(problem, self.xla_default).cycles,
+            found.xla_default_latency.cycles,
+            1.0,
         )
-
-    def judge(self, module: Module) -> float:
-        return compiled_latency(module, self.extraction.target).cycles
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
@@ -136,8 +122,10 @@ class _Loop:
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
             found = verify(self.session, self.extraction, assignment, MODES)
-        except OverrideError as error:
-            self.say(f"{source}: the compiler refused the assignment ({error})")
+        except CompilerKilled:
+            raise
+        except CompileError as error:  # refused, or too much for the compiler: the loop goes on
+            self.say(f"{source}: the compiler would not have the assignment ({error})")
             return False
         finally:
             self.num_compiles += 1
@@ -349,17 +337,3 @@ def plan_offline(
         num_compiles=0,
         agent_stats=stats,
     )
-
-
-def extract_problem(
-    program, target: str, *, progress: Progress | None = None, timeout: float = 600.0
-) -> tuple[mg.Problem, mg.Assignment]:
-    """A program's problem, and XLA's default mapping of it.
-
-    Raises:
-      WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
-    """
-    with CompilerSession(program, target, timeout=timeout) as session:
-        loop = _Loop(session, progress or _no_progress)
-        loop.extract()
-        return loop.extraction.problem, loop.xla_default

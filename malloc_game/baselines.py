@@ -53,7 +53,7 @@ def random_policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex
 
 
 def prefer_alternate(state: GameState, wanted: chex.Array) -> chex.Array:
-    """The legal action that puts the decision at hand in alternate memory, or DROP if not `wanted`."""
+    """The legal action for alternate memory at the decision at hand; DROP if not `wanted`."""
     legal = state.options.legal
     action = jnp.where(legal[NO_COPY], NO_COPY, jnp.where(legal[COPY], COPY, DROP))
     return jnp.where(wanted, action, DROP).astype(jnp.int32)

@@ -40,9 +40,13 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
         for i in ends.get(t, ()):
-            timeline.finish_copy(i)
+            if assignment.copies[i].start < t:
+                timeline.finish_copy(i)
         for i in starts.get(t, ()):
             timeline.start_copy(i, assignment.copies[i].size, is_read=True)
+        for i in starts.get(t, ()):
+            if assignment.copies[i].end == t:  # nothing runs in between: all of it is waited for
+                timeline.finish_copy(i)
         cycles = problem.instruction_cycles(t, mask)
         timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
         for p, position in enumerate(instruction.positions):

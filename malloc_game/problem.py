@@ -123,7 +123,7 @@ class Problem:
         return tuple(map(tuple, found))
 
     def instruction_cycles(self, time: int, mask: int) -> int:
-        """Cycles of one execution of instruction `time`; bit p of `mask`: position p in alternate."""
+        """Cycles of one execution of instruction `time`; bit p of `mask`: p is in alternate."""
         table = self.cost_tables[self.instructions[time].cost_table]
         return table.cycles[mask & (len(table.cycles) - 1)]
 

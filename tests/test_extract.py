@@ -152,11 +152,11 @@ def test_xlas_own_mapping_comes_back_with_the_masks_of_its_module(extracted, tar
     assert any(found.masks) and len(found.masks) == len(problem.instructions)
     theirs = {i.name: i for i, _ in Module(case.default.hlo).flattened()}
     compared = 0
-    for instruction, slots, mask in zip(
-        problem.instructions, extraction.slots, found.masks, strict=True
+    for instruction, row, mask in zip(
+        problem.instructions, extraction.structure.rows, found.masks, strict=True
     ):
         if instruction.name in theirs:
-            assert mask == mask_of(theirs[instruction.name], slots, extraction.target)
+            assert mask == mask_of(theirs[instruction.name], row.slots, extraction.target)
             for bit, position in enumerate(instruction.positions):
                 source = theirs[instruction.name]
                 source = source if position.is_output else source.operands[position.number]

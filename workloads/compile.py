@@ -255,7 +255,7 @@ class CompilerSession:
             raise
         except CompileError as error:
             self.close()
-            raise CompileError(self._cannot(operation, str(error)), error.last_lines) from None
+            raise type(error)(self._cannot(operation, str(error)), error.last_lines) from None
         failure = answer.get("failure")
         if failure is None:
             return answer, result

@@ -28,6 +28,10 @@ class CompileError(Exception):
         self.last_lines = list(last_lines)
 
 
+class CompilerKilled(CompileError):
+    """Something outside killed the compiler process: a person, or the system short of memory."""
+
+
 class CompileTimeout(CompileError):
     """The compiler did not answer within the time limit and was killed."""
 

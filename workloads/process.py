@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from workloads import frames
-from workloads.errors import CompileError, CompileTimeout, WorkloadError
+from workloads.errors import CompileError, CompilerKilled, CompileTimeout, WorkloadError
 
 TAIL_BYTES = 64 << 10
 MAX_LINES = 20
@@ -144,7 +144,9 @@ class ChildProcess:
         self._drain.join(timeout=1)
         lines = self.last_lines()
         how = _how_it_ended(code)
-        return CompileError(f"{how}: {lines[-1]}" if lines else how, lines)
+        is_killed = code in (-signal.SIGKILL, -signal.SIGTERM)
+        kind = CompilerKilled if is_killed else CompileError
+        return kind(f"{how}: {lines[-1]}" if lines else how, lines)
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):

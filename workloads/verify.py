@@ -80,7 +80,7 @@ def compare(
 
 
 # How the compiler names what it could not do; see MSA's override errors.
-_REFUSED_VALUE = re.compile(r"defining instruction '([^']+)'")
+_REFUSED_VALUE = re.compile(r"defining instruction '([^']+)'|value defined at (\S+) requires")
 _REFUSED_USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
 _MAX_REPAIRS = 12
 
@@ -95,7 +95,7 @@ def _refused_value(problem: Problem, message: str) -> int | None:
                     return position.value
     if defining:
         for v, value in enumerate(problem.values):
-            if re.split(r"[{']", value.name)[0] == defining.group(1):
+            if re.split(r"[{']", value.name)[0] in defining.groups():
                 return v
     return None
 
@@ -151,7 +151,7 @@ def verify(
         found = extraction.assignment_of(compiled, f"{assignment.source}, compiled")
         honoured, wrong = compare(extraction, assignment, found)
         latency = compiled_latency(module, extraction.target)
-        extraction.calibrate(latency.cycles, found)
+        extraction.calibrate(latency.cycles, found, is_ours=True)
         extraction.refresh()
         result = Verification(latency, honoured, wrong, mode.name, options, found, compiled)
         if on_compiled is not None:
