@@ -40,7 +40,7 @@ class Candidate:
     """One way of mapping the program."""
 
     source: str
-    assignment: mg.Assignment | None = None
+    assignment: mg.Assignment | None = None  # as compiled, where the game can express that
     predicted: float | None = None  # cycles, by the cost model as it was before compiling this
     compiled: float | None = None  # cycles, judged from the compiled module
     honoured: float | None = None
@@ -133,8 +133,8 @@ class _Loop:
         known = self.candidates.get(source)
         if known is None or found.cycles < known.compiled:
             self.candidates[source] = Candidate(
-                source, assignment, predicted, found.cycles, found.honoured,
-                found.not_honoured, found.mode, found.options,
+                source, self._realised(assignment, found), predicted, found.cycles,
+                found.honoured, found.not_honoured, found.mode, found.options,
             )  # fmt: skip
         reference = self.candidates["xla_default"].compiled
         self.say(
@@ -142,6 +142,15 @@ class _Loop:
             f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured"
         )
         return True
+
+    def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
+        """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
+        if wanted.masks == found.assignment.masks:
+            return wanted
+        problem = self.extraction.problem
+        state, _ = mg.follow(problem, found.assignment)
+        played = mg.to_assignment(problem, state, wanted.source)
+        return played if played.masks == found.assignment.masks else wanted
 
     def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
         problem = self.extraction.problem

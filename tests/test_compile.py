@@ -1,5 +1,6 @@
 """The compiler in its child process: results, refusals, crashes, and the cache."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from workloads import compile as compiling
 from workloads.cache import DiskCache, content_key
 from workloads.compile import CompilerSession
 from workloads.compiler_child import describe_failure
@@ -37,6 +37,9 @@ IMPOSSIBLE = (
 KEEP_ALL = (
     'overrides { hlo_position_matcher { instruction_name_regex: ".*" } keep_in_default_memory {} }'
 )
+
+# The package offers the function `compile` under the name of the module it comes from.
+compiling = importlib.import_module("workloads.compile")
 SMALL_FILE = """
     import jax, jax.numpy as jnp
     def program():
@@ -203,6 +206,7 @@ def test_names_are_those_that_a_user_gets_who_compiles_directly(tmp_path):
             for k, v in compiling._CHILD_ENVIRONMENT.items()
             if k not in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
         },
+        "TPU_LOG_DIR": str(tmp_path),
     }
     printed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],

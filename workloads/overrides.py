@@ -106,8 +106,10 @@ def _overrides(
                 yield _override(_position(name), "keep_in_default_memory {}")
             continue
         if not value.is_parameter:
-            # A copy that is to become a prefetch is only permitted: XLA replaces it by itself.
-            if pin and value.copied_at < 0 and v not in permitted:
+            # Only permitted: a copy that is to become a prefetch, since XLA replaces it by itself,
+            # and a live-out, whose last use needs default memory and contradicts a pin.
+            is_free = value.copied_at >= 0 or value.is_live_out or v in permitted
+            if pin and not is_free:
                 yield _override(_position(value.name), "pin_in_alternate_memory {}")
             continue
         asked: set[int] = set()

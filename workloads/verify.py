@@ -82,7 +82,7 @@ def compare(
 # How the compiler names what it could not do; see MSA's override errors.
 _REFUSED_VALUE = re.compile(r"defining instruction '([^']+)'|value defined at (\S+) requires")
 _REFUSED_USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
-_MAX_REPAIRS = 12
+_MAX_REPAIRS = 24
 
 
 def _refused_value(problem: Problem, message: str) -> int | None:
