@@ -17,7 +17,7 @@ import numpy as np
 import malloc_game as mg
 from agent.config import AgentConfig
 from agent.planning import Planner
-from workloads.compile import OVERRIDES_OPTION, CompilerSession
+from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
 from workloads.overrides import EXACT_OPTIONS, overrides
@@ -47,6 +47,7 @@ class Candidate:
     not_honoured: tuple[str, ...] = ()
     mode: str | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
+    program: Compiled | None = None  # the compiled program itself
 
 
 @dataclasses.dataclass
@@ -65,6 +66,8 @@ class Outcome:
     agent_found_by: str | None  # how the planner came by the agent's game
     num_compiles: int
     agent_stats: dict
+    # As `compiled_speedup`, if alternate memory never cost more than default memory.
+    compiled_speedup_monotone: float | None = None
 
     @property
     def compiled_speedup(self) -> float | None:
@@ -105,6 +108,7 @@ class _Loop:
             found.all_default_latency.cycles,
             1.0,
             options=dict(found.all_default.options),
+            program=found.all_default,
         )
         self.candidates["xla_default"] = Candidate(
             "xla_default",
@@ -112,6 +116,7 @@ class _Loop:
             mg.latency(problem, self.xla_default).cycles,
             found.xla_default_latency.cycles,
             1.0,
+            program=found.xla_default_compiled,
         )
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
@@ -134,7 +139,7 @@ class _Loop:
         if known is None or found.cycles < known.compiled:
             self.candidates[source] = Candidate(
                 source, self._realised(assignment, found), predicted, found.cycles,
-                found.honoured, found.not_honoured, found.mode, found.options,
+                found.honoured, found.not_honoured, found.mode, found.options, found.compiled,
             )  # fmt: skip
         reference = self.candidates["xla_default"].compiled
         self.say(
@@ -164,6 +169,12 @@ class _Loop:
         if refused:
             self.extraction.refuse(refused)
             self.extraction.refresh()
+
+    def monotone_speedup(self, best: Candidate) -> float:
+        """Speed-up of `best` over XLA's default by monotone-clamped cycles."""
+        default = self.candidates["xla_default"].program
+        clamped = [self.extraction.monotone_latency(c).cycles for c in (default, best.program)]
+        return clamped[0] / clamped[1] if clamped[1] else 1.0
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -245,6 +256,7 @@ def optimize(
             agent_found_by=found_by,
             num_compiles=loop.num_compiles,
             agent_stats=stats,
+            compiled_speedup_monotone=loop.monotone_speedup(best),
         )
 
 

@@ -44,6 +44,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 3),
         "best_source": outcome.best.source,
         "compiled_speedup": outcome.compiled_speedup,
+        "compiled_speedup_monotone": outcome.compiled_speedup_monotone,
         "honoured": agent.honoured,
         "latency_cycles": {**cycles, "best": pair(outcome.best)},
         "clock_hz": outcome.target.clock_hz,
@@ -102,7 +103,9 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
     else:
         print(
             f"compiled speed-up over XLA's default: {speedup:.3f}x, by the compiler's own cycle"
-            " estimates (nothing has run on a TPU)"
+            " estimates (nothing has run on a TPU);"
+            f"\n{outcome.compiled_speedup_monotone:.3f}x if those estimates that call alternate"
+            " memory slower than default memory are not believed"
         )
     if outcome.best.options and outcome.best.source != "xla_default":
         print(_snippet(outcome, out))

@@ -225,6 +225,7 @@ def test_the_main_job_end_to_end(tmp_path):
     assert compiled["best"] == min(compiled.values())
     assert result["compiled_speedup"] == compiled["xla_default"] / compiled["best"] >= 1.0
     assert 0.9 <= result["honoured"] <= 1.0
+    assert result["compiled_speedup_monotone"] > 0
     assert result["versions"]["libtpu"] != "none"
     problem = mg.load_problem(out / "problem.json")
     mg.load_assignment(out / "assignment.json", problem)

@@ -216,3 +216,20 @@ def test_names_in_overrides_match_themselves_alone():
     assert not re.fullmatch(patterns[0], odd.replace(".", "x"))
     for quoted, _ in found:
         assert re.compile(re.sub(r"\\(.)", r"\1", quoted))
+
+
+@requires_libtpu
+def test_a_monotone_latency_takes_the_cheapest_known_subset(extracted):
+    case = extracted("chain", "v4")
+    extraction = case.extraction
+    plain = compiled_latency(Module(case.default.hlo), extraction.target).cycles
+    assert extraction.monotone_latency(case.default).cycles <= plain
+    row = next(
+        r for r in extraction.structure.rows if r.positions and r.instruction.estimated_cycles
+    )
+    kept = dict(extraction.store.observed[row.key])
+    try:
+        extraction.store.record(row.key, 0, 1)  # in default memory it would take a single cycle
+        assert extraction.monotone_latency(case.default).cycles < plain
+    finally:
+        extraction.store.observed[row.key] = kept

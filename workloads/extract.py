@@ -78,6 +78,25 @@ class Extraction:
                 new += self.store.record(row.key, mask, cycles)
         return new
 
+    def monotone_latency(self, compiled: Compiled) -> CompiledLatency:
+        """The latency of a compile if alternate memory never cost more than default memory.
+
+        No placement then costs more than one of its subsets in alternate memory, as far as compiles
+        have shown them. What a speed-up loses by this rests on estimates that call alternate memory
+        slower, which may be the truth or an artefact of the estimator.
+        """
+        rows = {row.instruction.name: row for row in self.structure.rows}
+
+        def clamped(instruction: Instruction) -> int | None:
+            cycles, row = instruction.estimated_cycles, rows.get(instruction.name)
+            if cycles is None or row is None or instruction.opcode != row.instruction.opcode:
+                return cycles
+            mask = mask_of(instruction, row.slots, self.target)
+            known = self.store.observed.get(row.key, {})
+            return min([cycles, *(c for subset, c in known.items() if subset & mask == subset)])
+
+        return compiled_latency(Module(compiled.hlo), self.target, clamped)
+
     def _reads_alternate(self, instruction: Instruction) -> bool:
         leaf = instruction.operands[0].leaves.get(())
         return leaf is not None and leaf.memory_space == self.target.alternate_memory_space
@@ -249,6 +268,7 @@ class Extracted:
 
     extraction: Extraction
     xla_default: Assignment
+    xla_default_compiled: Compiled
     xla_default_latency: CompiledLatency
     all_default: Compiled
     all_default_latency: CompiledLatency
@@ -277,6 +297,7 @@ def extract_session(
     return Extracted(
         extraction,
         xla_default,
+        default,
         judged,
         all_default,
         compiled_latency(extraction.module, extraction.target),

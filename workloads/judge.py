@@ -8,6 +8,7 @@ at full bandwidth stands in.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from malloc_game import Target, Timeline
 from workloads.hlo import Instruction, Module
@@ -72,8 +73,15 @@ def copy_size(start: Instruction, target: Target) -> tuple[int, bool]:
     return 0, True
 
 
-def compiled_latency(module: Module, target: Target) -> CompiledLatency:
-    """Judge a compiled, scheduled module."""
+def compiled_latency(
+    module: Module,
+    target: Target,
+    cycles_of: Callable[[Instruction], int | None] = lambda i: i.estimated_cycles,
+) -> CompiledLatency:
+    """Judge a compiled, scheduled module.
+
+    cycles_of: cycles of one execution of an instruction, None where there is no estimate.
+    """
     timeline = Timeline(target.default_bytes_per_cycle)
     stand_in = 0.0
     for instruction, trips in module.flattened():
@@ -84,7 +92,7 @@ def compiled_latency(module: Module, target: Target) -> CompiledLatency:
             timeline.finish_copy(instruction.operands[0].id, trips)
         elif is_timed(instruction):
             in_default, _ = traffic(instruction)
-            cycles = instruction.estimated_cycles
+            cycles = cycles_of(instruction)
             if cycles is None:
                 cycles = in_default / target.default_bytes_per_cycle
                 stand_in += cycles * trips

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from malloc_game import Assignment, Problem
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
-from workloads.errors import OverrideError
+from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
@@ -134,14 +134,16 @@ def verify(
     What the compile reveals of costs goes into the extraction, whose `problem` is then a new one.
 
     Raises:
-      OverrideError: no mode is accepted (the last one only permits, so with it that is rare).
-      CompileError: the compiler failed otherwise.
+      CompileError: no mode is accepted (the last one only permits, so with it that is rare), or
+        the compiler was killed or took too long.
     """
     problem = extraction.problem
     for i, mode in enumerate(modes):
         try:
             compiled, options = _compile_repaired(session, problem, assignment, mode)
-        except OverrideError:
+        except (CompilerKilled, CompileTimeout):
+            raise
+        except CompileError:  # refused, or more than the compiler can take: ask for less
             if i == len(modes) - 1:
                 raise
             continue
