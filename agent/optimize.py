@@ -92,7 +92,7 @@ class _Loop:
         self.num_compiles = 0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
-        self.tried: set[tuple[int, ...]] = set()
+        self.tried: dict[tuple[int, ...], Candidate | None] = {}  # by masks; None: refused
 
     def extract(self) -> None:
         """The two compiles that every run needs, and the problem that comes of them."""
@@ -122,8 +122,9 @@ class _Loop:
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
         if assignment.masks in self.tried:
+            self._keep(source, self.tried[assignment.masks])
             return False
-        self.tried.add(assignment.masks)
+        self.tried[assignment.masks] = None
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
             found = verify(self.session, self.extraction, assignment, MODES)
@@ -135,18 +136,24 @@ class _Loop:
         finally:
             self.num_compiles += 1
         self._note_refusals(assignment, found)
-        known = self.candidates.get(source)
-        if known is None or found.cycles < known.compiled:
-            self.candidates[source] = Candidate(
-                source, self._realised(assignment, found), predicted, found.cycles,
-                found.honoured, found.not_honoured, found.mode, found.options, found.compiled,
-            )  # fmt: skip
+        candidate = Candidate(
+            source, self._realised(assignment, found), predicted, found.cycles,
+            found.honoured, found.not_honoured, found.mode, found.options, found.compiled,
+        )  # fmt: skip
+        self.tried[assignment.masks] = candidate
+        self._keep(source, candidate)
         reference = self.candidates["xla_default"].compiled
         self.say(
             f"{source}: predicted {predicted / reference:.3f}, compiled"
             f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured"
         )
         return True
+
+    def _keep(self, source: str, candidate: Candidate | None) -> None:
+        """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
+        known = self.candidates.get(source)
+        if candidate and (known is None or candidate.compiled < known.compiled):
+            self.candidates[source] = dataclasses.replace(candidate, source=source)
 
     def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
         """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
@@ -273,7 +280,7 @@ def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[s
     loop.say("the agent sets out (its first batch of games takes a while to compile)")
     planner = _make_planner(problem, config, seed, [greedy_actions, np.asarray(xla_actions)])
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
-    stats: dict = {}
+    found_by, stats = None, {}
     while True:
         if loop.left() > 0:
             planner.run(seconds=min(turn, max(loop.left(), 0.1)))
@@ -292,12 +299,6 @@ def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[s
             break
         if is_new:
             planner.set_program(mg.encode(loop.extraction.problem))
-    if "agent" not in loop.candidates:
-        # The compiler had seen the agent's game before: it is greedy's, found again.
-        greedy = loop.candidates.get("greedy")
-        if greedy is not None:
-            loop.candidates["agent"] = dataclasses.replace(greedy, source="agent")
-        found_by = "seed"
     return found_by, stats
 
 
