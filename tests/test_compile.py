@@ -397,12 +397,18 @@ def test_no_child_and_no_directory_outlive_the_parent(tmp_path, scratch, end):
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
+        # A shell's background job, as tests may be, hands down that SIGINT is to be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_until(pid_file.exists, 20)
-    child = int(pid_file.read_text())
-    assert is_running(child)
-    parent.send_signal(end)
-    parent.wait(timeout=10)
+    try:
+        wait_until(pid_file.exists, 20)
+        child = int(pid_file.read_text())
+        assert is_running(child)
+        parent.send_signal(end)
+        parent.wait(timeout=20)
+    finally:
+        parent.kill()
+        parent.wait()
     wait_until(lambda: not is_running(child))
     wait_until(lambda: list(scratch.iterdir()) == [])
 
