@@ -149,30 +149,14 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
     max_decisions = bucket(len(rows) + 1)
     granule = granule_bytes(problem, num_granules)
     capacity = problem.target.alternate_memory_bytes // granule
+    decided = [problem.values[r["value"]] for r in rows]
     # What the compiler refuses is asked about all the same (shapes stay), but fits nowhere.
-    size = [
-        capacity + 1
-        if problem.values[r["value"]].is_refused
-        else math.ceil(problem.values[r["value"]].size_bytes / granule)
-        for r in rows
-    ]
-    units = [math.ceil(problem.values[r["value"]].size_bytes / TRANSFER_UNIT_BYTES) for r in rows]
-    computed = {r["value"] for r in rows if not r["is_parameter"]}
-    positions = [
-        (v, t, 1 << p)
-        for v in sorted(computed)
-        for t, p in problem.positions_of_value[v]
-        if p < MAX_PRICED_POSITIONS  # the others have no cost; the host's masks hold them
-    ]
+    size = [capacity + 1 if v.is_refused else math.ceil(v.size_bytes / granule) for v in decided]
+    units = [math.ceil(v.size_bytes / TRANSFER_UNIT_BYTES) for v in decided]
+    positions = _computed_positions(problem, rows)
     max_positions = bucket(len(positions))
     before = np.cumsum(default_by_time) - default_by_time
     default = max(1, int(default_by_time.sum()))
-    demand = np.zeros(times + 1)
-    for value in problem.values:
-        if value.may_be_in_alternate:
-            demand[value.start] += value.size_bytes
-            demand[value.end] -= value.size_bytes
-    demand = np.cumsum(demand)[:-1] / problem.target.alternate_memory_bytes
     i32 = np.int32
     column = lambda name, fill: _pad([r.get(name, fill) for r in rows], max_decisions, fill, i32)  # noqa: E731
     program = Program(
@@ -183,7 +167,7 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         trip_count=_pad(trips, max_times, 0, i32),
         may_start_copy=_pad([i.in_entry for i in problem.instructions], max_times, False, bool),
         time_fraction=_pad(before / default, max_times, 1.0, np.float32),
-        demand=_pad(demand, max_times, 0.0, np.float32),
+        demand=_pad(_demand(problem), max_times, 0.0, np.float32),
         cycles=_pad(cycles, bucket(len(cycles)), 0, i32),
         idle=_pad(idle, bucket(len(cycles)), 0, i32),
         decision_time=column("time", 0),
@@ -207,6 +191,29 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         granules=np.ones(capacity, bool),
     )  # fmt: skip
     return jax.tree.map(jnp.asarray, program)
+
+
+def _computed_positions(problem: Problem, rows: list[dict]) -> list[tuple[int, int, int]]:
+    """(value, time, mask bit) of every priced position of the computed values that are asked about.
+
+    Positions past the priced ones have no cost; the host's masks hold them.
+    """
+    return [
+        (v, t, 1 << p)
+        for v in sorted({r["value"] for r in rows if not r["is_parameter"]})
+        for t, p in problem.positions_of_value[v]
+        if p < MAX_PRICED_POSITIONS
+    ]
+
+
+def _demand(problem: Problem) -> np.ndarray:
+    """Bytes of all live values that may be in alternate memory over its capacity: float64[T]."""
+    change = np.zeros(len(problem.instructions) + 1)
+    for value in problem.values:
+        if value.may_be_in_alternate:
+            change[value.start] += value.size_bytes
+            change[value.end] -= value.size_bytes
+    return np.cumsum(change)[:-1] / problem.target.alternate_memory_bytes
 
 
 def _write_back(problem: Problem, value: int) -> int:
