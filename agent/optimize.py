@@ -16,8 +16,8 @@ import numpy as np
 
 import malloc_game as mg
 from agent.config import AgentConfig
-from agent.planning import Planner
-from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
+from agent.planning import Planner, evaluate_actions
+from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
 from workloads.overrides import EXACT_OPTIONS, overrides
@@ -45,9 +45,7 @@ class Candidate:
     compiled: float | None = None  # cycles, judged from the compiled module
     honoured: float | None = None
     not_honoured: tuple[str, ...] = ()
-    mode: str | None = None
     options: dict[str, str] = dataclasses.field(default_factory=dict)
-    program: Compiled | None = None  # the compiled program itself
 
 
 @dataclasses.dataclass
@@ -108,7 +106,6 @@ class _Loop:
             found.all_default_latency.cycles,
             1.0,
             options=dict(found.all_default.options),
-            program=found.all_default,
         )
         self.candidates["xla_default"] = Candidate(
             "xla_default",
@@ -116,7 +113,6 @@ class _Loop:
             mg.latency(problem, self.xla_default).cycles,
             found.xla_default_latency.cycles,
             1.0,
-            program=found.xla_default_compiled,
         )
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
@@ -138,7 +134,7 @@ class _Loop:
         self._note_refusals(assignment, found)
         candidate = Candidate(
             source, self._realised(assignment, found), predicted, found.cycles,
-            found.honoured, found.not_honoured, found.mode, found.options, found.compiled,
+            found.honoured, found.not_honoured, found.options,
         )  # fmt: skip
         self.tried[assignment.masks] = candidate
         self._keep(source, candidate)
@@ -179,9 +175,12 @@ class _Loop:
 
     def monotone_speedup(self, best: Candidate) -> float:
         """Speed-up of `best` over XLA's default by monotone-clamped cycles."""
-        default = self.candidates["xla_default"].program
-        clamped = [self.extraction.monotone_latency(c).cycles for c in (default, best.program)]
-        return clamped[0] / clamped[1] if clamped[1] else 1.0
+        # From the cache: a run that tries hundreds of mappings need not keep their programs.
+        default, fastest = (
+            self.extraction.monotone_latency(self.session.compile(candidate.options)).cycles
+            for candidate in (self.candidates["xla_default"], best)
+        )
+        return default / fastest if fastest else 1.0
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -193,11 +192,11 @@ def _play_greedy(problem: mg.Problem) -> tuple[mg.Assignment, np.ndarray]:
 
 
 def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
-    state = _replay(mg.encode(problem), planner.best_actions)
+    _, state = _evaluate(mg.encode(problem), planner.best_actions)
     return mg.to_assignment(problem, state, "agent")
 
 
-_replay = jax.jit(mg.replay)
+_evaluate = jax.jit(evaluate_actions)
 
 
 def _make_planner(

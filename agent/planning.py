@@ -34,14 +34,8 @@ def evaluate_actions(
     An illegal action is played as DROP. Pure; `jax.vmap` it over programs or sequences."""
     chex.assert_shape(actions, (program.max_decisions,))
 
-    def move(carry, action):
-        state, cycles_saved = carry
-        state = malloc_game.step(program, state, action)
-        return (state, cycles_saved + state.reward), None
-
-    start = (malloc_game.init(program), jnp.int32(0))
-    (state, cycles_saved), _ = jax.lax.scan(move, start, actions)
-    return program.default_cycles - cycles_saved, state
+    state = malloc_game.replay(program, actions)
+    return state.latency, state
 
 
 _static_config = functools.partial(jax.jit, static_argnames="config")

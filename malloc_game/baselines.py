@@ -89,7 +89,7 @@ def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.
     def game(allowed: chex.Array) -> tuple[GameState, chex.Array]:
         def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
             del key
-            decision = jnp.minimum(state.position, program.max_decisions - 1)
+            decision = state.decision
             saves = state.options.gain > program.write_back[decision]
             return prefer_alternate(state, saves & allowed[decision])
 
@@ -116,7 +116,7 @@ def random_play(
 def _follow(program: Program, wanted: chex.Array) -> tuple[GameState, chex.Array]:
     def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
         del key
-        decision = jnp.minimum(state.position, program.max_decisions - 1)
+        decision = state.decision
         return prefer_alternate(state, wanted[decision])
 
     return play(program, policy, jax.random.key(0))

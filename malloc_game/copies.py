@@ -27,6 +27,17 @@ def idle_units(program: Program, mask: chex.Array) -> chex.Array:
     return program.idle[program.table_start + mask]
 
 
+def booked_units(program: Program, state: GameState) -> tuple[chex.Array, chex.Array]:
+    """Starts of the booked copies, int32[D] (T where a decision made none), and what starts when.
+
+    The second is in transfer units, int32[T].
+    """
+    # What is not booked is added to a last entry that is cut off.
+    slot = jnp.where(state.copy_start != UNPLACED, state.copy_start, program.max_times)
+    started = jnp.zeros(program.max_times + 1, jnp.int32).at[slot].add(program.copy_units)[:-1]
+    return slot, started
+
+
 def latest_start(
     program: Program, state: GameState, units: chex.Array, use: chex.Array
 ) -> tuple[chex.Array, chex.Array]:
@@ -38,10 +49,8 @@ def latest_start(
     """
     times = jnp.arange(program.max_times, dtype=jnp.int32)
     idle = jnp.where(times < program.num_times, idle_units(program, state.mask), 0)
-    booked = state.copy_start != UNPLACED
-    # Copies of other decisions; what is not booked is added to a last entry that is cut off.
-    slot = jnp.where(booked, state.copy_start, program.max_times)
-    started = jnp.zeros(program.max_times + 1, jnp.int32).at[slot].add(program.copy_units)[:-1]
+    slot, started = booked_units(program, state)
+    booked = slot < program.max_times
     balance = jnp.cumsum(started - idle)
     backlog = balance - jnp.minimum(0, jax.lax.cummin(balance))
     backlog_before = jnp.concatenate([jnp.zeros(1, jnp.int32), backlog[:-1]])

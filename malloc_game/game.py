@@ -51,7 +51,7 @@ def _held_chunk(program: Program, state: GameState, decision: chex.Array) -> che
 
 def _options(program: Program, state: GameState) -> Options:
     """Work out what the decision at hand could do."""
-    decision = jnp.minimum(state.position, program.max_decisions - 1)
+    decision = state.decision
     time, is_parameter = program.decision_time[decision], program.is_parameter[decision]
     end, size = program.end[decision], program.size[decision]
     copy_start, ahead = copies.latest_start(program, state, program.copy_units[decision], time)
@@ -122,7 +122,7 @@ def step(problem: Problem | Program, state: GameState, action: chex.Array) -> Ga
     """
     program = encode(problem)
     options = state.options
-    decision = jnp.minimum(state.position, program.max_decisions - 1)
+    decision = state.decision
     is_action = (action >= 0) & (action < NUM_ACTIONS)
     action = jnp.where(is_action & options.legal[action] & ~state.done, action, DROP)
     is_parameter = program.is_parameter[decision]

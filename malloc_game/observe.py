@@ -49,14 +49,12 @@ def used_granules(program: Program, state: GameState) -> chex.Array:
 
 def _unused_units(program: Program, state: GameState) -> chex.Array:
     """Transfer units idle and not booked by copies, roughly (bookings counted where they start)."""
-    booked = state.copy_start != UNPLACED
-    slot = jnp.where(booked, state.copy_start, program.max_times)
-    started = jnp.zeros(program.max_times + 1, jnp.int32).at[slot].add(program.copy_units)[:-1]
+    _, started = copies.booked_units(program, state)
     return jnp.cumsum(copies.idle_units(program, state.mask)) - jnp.cumsum(started)
 
 
 def _decision_part(program: Program, state: GameState, used: chex.Array) -> chex.Array:
-    decision = jnp.minimum(state.position, program.max_decisions - 1)
+    decision = state.decision
     options = state.options
     default = jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
     time, end = program.decision_time[decision], program.end[decision]
@@ -104,7 +102,7 @@ def _ahead_part(program: Program, state: GameState) -> chex.Array:
     index = state.position + jnp.arange(_AHEAD)
     exists = index < program.num_decisions
     index = jnp.minimum(index, program.max_decisions - 1)
-    now = program.decision_time[jnp.minimum(state.position, program.max_decisions - 1)]
+    now = program.decision_time[state.decision]
     time, size = program.decision_time[index], program.size[index]
     span = program.end[index] - time
     next_time = jnp.minimum(program.next_time[index], program.num_times)
@@ -122,7 +120,7 @@ def _ahead_part(program: Program, state: GameState) -> chex.Array:
 
 
 def _timeline_part(program: Program, state: GameState, used: chex.Array) -> chex.Array:
-    now = program.decision_time[jnp.minimum(state.position, program.max_decisions - 1)]
+    now = program.decision_time[state.decision]
     at = jnp.minimum(now + jnp.array(_DISTANCES), program.max_times - 1)
     before = jnp.maximum(now - jnp.array(_DISTANCES), 0)
     unused = _unused_units(program, state)
@@ -147,7 +145,7 @@ def _program_part(program: Program, used: chex.Array) -> chex.Array:
 
 
 def _occupancy_part(program: Program, state: GameState) -> chex.Array:
-    now = program.decision_time[jnp.minimum(state.position, program.max_decisions - 1)]
+    now = program.decision_time[state.decision]
     at = now + jnp.array(_GRID_DISTANCES)
     placed = state.chunk_offset != UNPLACED
     started, ended = state.chunk_start[None] <= at[:, None], state.chunk_end[None] <= at[:, None]

@@ -21,6 +21,11 @@ _MAX_BYTES = 1 << 50
 _MAX_CYCLES = (1 << 31) - 1
 
 
+def index_text(index: tuple[int, ...]) -> str:
+    """A tuple index as XLA writes it, `{1,0}`; nothing for an array that is no tuple's part."""
+    return "{" + ",".join(map(str, index)) + "}" if index else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Position:
     """One array that an instruction reads (operand) or writes (output), backed by a value."""
@@ -33,7 +38,7 @@ class Position:
 
     def __str__(self) -> str:
         where = "output" if self.is_output else f"operand {self.number}"
-        return where + ("{" + ",".join(map(str, self.index)) + "}" if self.index else "")
+        return where + index_text(self.index)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ all cost tables. All are padded sizes; granules are the unit of alternate memory
 from __future__ import annotations
 
 import chex
+import jax.numpy as jnp
 
 COPY, NO_COPY, DROP = 0, 1, 2
 NUM_ACTIONS = 3
@@ -96,6 +97,11 @@ class GameState:
     reward: chex.Array  # int32[], cycles saved by the last decision
     done: chex.Array  # bool[]
     options: Options
+
+    @property
+    def decision(self) -> chex.Array:
+        """Index of the decision at hand, the last (padding) one after the end: int32[]."""
+        return jnp.minimum(self.position, self.chunk_of.shape[-1] - 1)
 
     @property
     def latency(self) -> chex.Array:

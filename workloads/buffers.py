@@ -11,6 +11,7 @@ import dataclasses
 import io
 import re
 
+from malloc_game.problem import index_text
 from workloads.errors import CompileError
 from workloads.hlo import Instruction, Module
 
@@ -48,8 +49,9 @@ class DataFlow:
                 instruction = instruction.operands[0]
             elif opcode == "tuple" and index:
                 instruction, index = instruction.operands[index[0]], index[1:]
-            elif opcode in ("bitcast", "optimization-barrier", "copy-done") or (
-                opcode == "custom-call" and instruction.proto.custom_call_target == "ConcatBitcast"
+            elif (
+                opcode in ("bitcast", "optimization-barrier", "copy-done")
+                or instruction.is_concat_bitcast
             ):
                 instruction = instruction.operands[0]
             elif opcode == "copy-start" or instruction.is_async_done or instruction.is_async_start:
@@ -152,7 +154,7 @@ def _add_buffer(buffers: dict[int, Buffer], row: dict[str, str]) -> None:
     match = _NAME.match(row["buffer_name"])
     name, index = match.group(1), _index(match.group(2))
     definition = int(row["definition_time"])
-    label = name + ("{" + ",".join(map(str, index)) + "}" if index else "")
+    label = name + index_text(index)
     fresh = Buffer(label, name, index, int(row["size"]), definition, {})
     buffer = buffers.setdefault(int(row["buffer_id"]), fresh)
     if definition < buffer.definition_time:

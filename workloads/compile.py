@@ -196,16 +196,7 @@ class CompilerSession:
             fields, hlo = known
             if "refusal" in fields:
                 raise OverrideError(fields["refusal"], fields["lines"])
-            return Compiled(
-                hlo=hlo,
-                msa=fields["msa"],
-                options=options,
-                target=self.target,
-                versions=dict(self._versions),
-                seconds=fields["seconds"],
-                memory=fields["memory"],
-                from_cache=True,
-            )
+            return self._compiled(hlo, fields, options, from_cache=True)
         check_compiler()
         self._ensure_child(limit, deadline)
         try:
@@ -216,15 +207,20 @@ class CompilerSession:
             raise
         if self._cache:
             self._cache.put(key, answer, hlo)
+        return self._compiled(hlo, answer, options, from_cache=False)
+
+    def _compiled(
+        self, hlo: bytes, fields: dict[str, Any], options: dict[str, str], *, from_cache: bool
+    ) -> Compiled:
         return Compiled(
             hlo=hlo,
-            msa=answer["msa"],
+            msa=fields["msa"],
             options=options,
             target=self.target,
             versions=dict(self._versions),
-            seconds=answer["seconds"],
-            memory=answer["memory"],
-            from_cache=False,
+            seconds=fields["seconds"],
+            memory=fields["memory"],
+            from_cache=from_cache,
         )
 
     def _ensure_child(self, limit: float, deadline: float) -> None:

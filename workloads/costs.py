@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 
@@ -37,11 +36,15 @@ class CostStore:
     def table(
         self, key: tuple, positions: tuple[Position, ...], bytes_per_cycle: float
     ) -> CostTable:
-        """The cost table of an instruction with these positions (the first ones are priced)."""
+        """The cost table of an instruction with these positions (the first ones are priced).
+
+        Raises:
+          KeyError: nothing was observed under `key`.
+        """
         bits = min(len(positions), MAX_PRICED_POSITIONS)
         priced = (1 << bits) - 1
         masks = {}
-        for mask, cycles in self.observed.get(key, {}).items():
+        for mask, cycles in self.observed[key].items():
             masks[mask & priced] = cycles
         transfer = tuple(p.size_bytes / bytes_per_cycle for p in positions[:bits])
         cycles = _fill(bits, tuple(sorted(masks.items())), transfer)
@@ -54,8 +57,6 @@ def _fill(
     bits: int, known: tuple[tuple[int, int], ...], transfer: tuple[float, ...]
 ) -> tuple[int, ...]:
     """All 2**bits entries: known ones as they are, the others by ridge regression."""
-    if not known:  # never compiled: the bandwidth alone
-        known = ((0, math.ceil(sum(transfer))),)
     observed = dict(known)
     masks = np.array(list(observed), np.int64)
     cycles = np.array(list(observed.values()), np.float64)

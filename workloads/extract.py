@@ -192,9 +192,14 @@ class Extraction:
 
     # -- assignments -------------------------------------------------------------------------
 
-    def assignment_of(self, compiled: Compiled, source: str) -> Assignment:
-        """The mapping under which a compile of this program really runs."""
-        module = Module(compiled.hlo)
+    def assignment_of(
+        self, compiled: Compiled, source: str, module: Module | None = None
+    ) -> Assignment:
+        """The mapping under which a compile of this program really runs.
+
+        module: the compile's module, where it is decoded already.
+        """
+        module = module or Module(compiled.hlo)
         by_name = {i.name: i for i, _ in module.flattened()}
         masks = []
         for row in self.structure.rows:
@@ -268,7 +273,6 @@ class Extracted:
 
     extraction: Extraction
     xla_default: Assignment
-    xla_default_compiled: Compiled
     xla_default_latency: CompiledLatency
     all_default: Compiled
     all_default_latency: CompiledLatency
@@ -290,14 +294,13 @@ def extract_session(
     module = Module(default.hlo)
     extraction.learn(module)
     extraction.refresh()
-    xla_default = extraction.assignment_of(default, "xla_default")
+    xla_default = extraction.assignment_of(default, "xla_default", module)
     judged = compiled_latency(module, extraction.target)
     extraction.calibrate(judged.cycles, xla_default, is_ours=False)
     extraction.refresh()
     return Extracted(
         extraction,
         xla_default,
-        default,
         judged,
         all_default,
         compiled_latency(extraction.module, extraction.target),

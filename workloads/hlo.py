@@ -189,6 +189,11 @@ class Instruction:
         return _canonical_shape(self.proto.shape) == _canonical_shape(self.operands[0].proto.shape)
 
     @property
+    def is_concat_bitcast(self) -> bool:
+        """Whether it names slices that were copied one by one as the whole again, at no cost."""
+        return self.opcode == "custom-call" and self.proto.custom_call_target == "ConcatBitcast"
+
+    @property
     def is_async_start(self) -> bool:
         """Whether it starts a copy or a slice between memories."""
         if self.opcode == "async-start":

@@ -50,10 +50,7 @@ def is_timed(instruction: Instruction) -> bool:
         instruction.opcode in ZERO_COST
         or instruction.is_async_start
         or instruction.is_async_done
-        or (
-            instruction.opcode == "custom-call"
-            and instruction.proto.custom_call_target == "ConcatBitcast"
-        )
+        or instruction.is_concat_bitcast
     )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from malloc_game import PREFETCH, Assignment, Problem
+from malloc_game.problem import index_text
 
 # Asking for a mapping is exact about slices and cross-program prefetch only when both are off.
 EXACT_OPTIONS = {
@@ -58,8 +59,7 @@ def _definitions(problem: Problem, value: int) -> list[str]:
         instruction = problem.instructions[t]
         position = instruction.positions[p]
         if position.is_output and instruction.in_entry:
-            index = "{" + ",".join(map(str, position.index)) + "}" if position.index else ""
-            names[instruction.name + index] = None
+            names[instruction.name + index_text(position.index)] = None
     return list(names)
 
 

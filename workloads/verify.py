@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 
 from malloc_game import Assignment, Problem
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
@@ -25,7 +24,6 @@ class Verification:
     mode: str  # how the compiler was asked: "exact", "relaxed" or "guided"
     options: dict[str, str]  # compiler options that give this program, overrides included
     assignment: Assignment  # what the compiled program really does
-    compiled: Compiled
 
     @property
     def cycles(self) -> float:
@@ -127,7 +125,6 @@ def verify(
     extraction: Extraction,
     assignment: Assignment,
     modes: tuple[Mode, ...] = MODES,
-    on_compiled: Callable[[Verification], None] | None = None,
 ) -> Verification:
     """Compile `assignment` in the first of `modes` that the compiler accepts.
 
@@ -150,13 +147,10 @@ def verify(
         module = Module(compiled.hlo)
         extraction.learn(module)
         extraction.refresh()
-        found = extraction.assignment_of(compiled, f"{assignment.source}, compiled")
+        found = extraction.assignment_of(compiled, f"{assignment.source}, compiled", module)
         honoured, wrong = compare(extraction, assignment, found)
         latency = compiled_latency(module, extraction.target)
         extraction.calibrate(latency.cycles, found, is_ours=True)
         extraction.refresh()
-        result = Verification(latency, honoured, wrong, mode.name, options, found, compiled)
-        if on_compiled is not None:
-            on_compiled(result)
-        return result
+        return Verification(latency, honoured, wrong, mode.name, options, found)
     raise ValueError("modes is empty")
