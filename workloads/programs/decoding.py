@@ -1,0 +1,88 @@
+"""One token through a language model with a key-value cache."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from workloads.programs.common import Shape, Workload, bf16, rms_norm
+
+
+def _decode_step(
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int,
+    batch: int,
+    cached: int,
+    hidden: int,
+    *,
+    in_place: bool,
+) -> Workload:
+    """One token through an LLM with a key-value cache.
+
+    Shapes: x bf16[batch, width]; each layer's cache 2 x bf16[batch, cached, kv_heads, head_width];
+    position int32[]. in_place: the caches are donated and returned with the token's key and value
+    written at `position`; otherwise they are read only, all of them, and the new keys and values
+    are returned for the caller to store (as a paged cache does), without `position`.
+    """
+    head_width = width // heads
+
+    def step(params, caches, x, position=None):
+        new_caches = []
+        for p, (cached_keys, cached_values) in zip(params, caches, strict=True):
+            h = rms_norm(x, p["gain_1"])
+            query = (h @ p["query"]).reshape(batch, kv_heads, heads // kv_heads, head_width)
+            key = (h @ p["key"]).reshape(batch, 1, kv_heads, head_width)
+            value = (h @ p["value"]).reshape(batch, 1, kv_heads, head_width)
+            if in_place:
+                keys = lax.dynamic_update_slice(cached_keys, key, (0, position, 0, 0))
+                values = lax.dynamic_update_slice(cached_values, value, (0, position, 0, 0))
+            else:
+                keys = jnp.concatenate([cached_keys, key], axis=1)
+                values = jnp.concatenate([cached_values, value], axis=1)
+            scores = jnp.einsum("bkgd,blkd->bkgl", query, keys).astype(jnp.float32)
+            scores = scores * head_width**-0.5
+            if in_place:
+                scores = jnp.where(jnp.arange(cached) <= position, scores, -1e9)
+            weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+            mixed = jnp.einsum("bkgl,blkd->bkgd", weights, values)
+            x = x + mixed.reshape(batch, width) @ p["output"]
+            h = rms_norm(x, p["gain_2"])
+            x = x + (jax.nn.silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"]
+            new_caches.append((keys, values) if in_place else (key, value))
+        return x, new_caches
+
+    layer = {
+        "gain_1": bf16(width),
+        "gain_2": bf16(width),
+        "query": bf16(width, width),
+        "key": bf16(width, kv_heads * head_width),
+        "value": bf16(width, kv_heads * head_width),
+        "output": bf16(width, width),
+        "gate": bf16(width, hidden),
+        "up": bf16(width, hidden),
+        "down": bf16(hidden, width),
+    }
+    cache = (bf16(batch, cached, kv_heads, head_width),) * 2
+    args = ([layer] * layers, [cache] * layers, bf16(batch, width))
+    if in_place:
+        return jax.jit(step, donate_argnums=1), (*args, Shape((), jnp.int32))
+    return step, args
+
+
+def decode() -> Workload:
+    """One-token LLM decode step, 8 layers, width 2048, 16 heads, batch 8, 1024 cached tokens."""
+    return _decode_step(
+        layers=8, width=2048, heads=16, kv_heads=16, batch=8, cached=1024, hidden=8192,
+        in_place=True,
+    )  # fmt: skip
+
+
+def decode_gqa() -> Workload:
+    """One-token LLM decode step, grouped queries: 10 layers, width 1536, 12 heads on 4 kv heads."""
+    return _decode_step(
+        layers=10, width=1536, heads=12, kv_heads=4, batch=12, cached=768, hidden=4096,
+        in_place=False,
+    )  # fmt: skip
