@@ -22,6 +22,7 @@ from malloc_game.generators import random_problem
 from malloc_game.observe import OBSERVATION_SIZE, observe
 from malloc_game.problem import (
     CostTable,
+    Exclusion,
     Instruction,
     Position,
     Problem,
@@ -58,6 +59,7 @@ __all__ = [
     "Chunk",
     "Copy",
     "CostTable",
+    "Exclusion",
     "GameState",
     "Instruction",
     "Latency",

@@ -12,28 +12,40 @@ EVICTION = "eviction"
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Alternate memory [offset, offset + size) held by a value over logical times [start, end)."""
+    """Alternate memory [offset, offset + size) held by a value over logical times [start, end).
+
+    A value that slices fill one after another may have one chunk for each of them, side by side
+    and each from the start of its slice.
+    """
 
     value: int
     offset: int  # bytes
     size: int  # bytes
     start: int
     end: int
+    value_offset: int = 0  # bytes; the first byte of the value that it holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
     """An asynchronous copy: it may run under instructions start..end-1 and is awaited before `end`.
 
-    Copies enter their queue in the order of `start`; copies of one start in the order of the
-    assignment's tuple.
+    Copies enter their queue in the order of `start`, then `start_order`, then the assignment's
+    tuple. What happens before one instruction happens in this order: the copies that are awaited
+    there, those that start there, and those that are awaited without an instruction in between.
+    `start_order` and `end_order` put it in another order, smaller numbers first: the compiler's.
     """
 
     value: int
     start: int
     end: int
-    size: int  # bytes
+    size: int  # bytes; smaller than the value for a slice
     direction: str = PREFETCH
+    value_offset: int = 0  # bytes; the first byte of the value that it copies
+    trip_count: int = 1  # executions in one run of the program (> 1 inside loops)
+    start_order: int = 0
+    end_order: int = 0
+    is_cross_program: bool = False  # already on its way when the program begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +53,8 @@ class Assignment:
     """A complete mapping, from the game, a solver, a file or the compiler.
 
     `masks[t]` has bit p set when position p of instruction t is in alternate memory. Chunks and
-    copies say how that is possible; XLA's own assignments may use slices and evictions as well.
+    copies say how that is possible. The game makes prefetches of whole parameters in the entry
+    computation; XLA's own mappings have slices, evictions and copies inside loops as well.
     """
 
     masks: tuple[int, ...]

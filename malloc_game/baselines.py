@@ -113,7 +113,12 @@ def random_play(
 
 
 @jax.jit
-def _follow(program: Program, wanted: chex.Array) -> tuple[GameState, chex.Array]:
+def follow_wanted(program: Program, wanted: chex.Array) -> tuple[GameState, chex.Array]:
+    """Play so that the decisions marked in `wanted` (bool[D]) get alternate memory if they may.
+
+    Returns the final state and the actions, int32[D].
+    """
+
     def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
         del key
         decision = state.decision
@@ -139,4 +144,4 @@ def follow(problem: Problem, assignment: Assignment) -> tuple[GameState, chex.Ar
             for t, p in problem.positions_of_value[value]
             if t == time or not problem.values[value].is_parameter
         )
-    return _follow(program, jnp.asarray(wanted))
+    return follow_wanted(program, jnp.asarray(wanted))

@@ -1,48 +1,45 @@
 """Independent checker of assignments: NumPy and plain loops, no code shared with the game.
 
-Each violation has a kind, so that every sort of damage is told apart.
+Each violation has a kind, so that every sort of damage is told apart. What the game may do is
+checked here; what memory could do, for mappings from elsewhere, in `physical`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
-
 from malloc_game.assignment import PREFETCH, Assignment
+from malloc_game.physical import check_overlap, check_physical
 from malloc_game.problem import Problem
-
-OVERLAP = "overlap"  # two chunks share memory at the same time
-CAPACITY = "capacity"  # a chunk is outside the alternate memory
-ALIGNMENT = "alignment"  # an offset is not a multiple of the alignment
-UNCOVERED = "uncovered"  # a position is in alternate memory while its value has no chunk there
-NOT_ALLOWED = "not_allowed"  # the value may not be in alternate memory
-PARTIAL = "partial"  # a computed value is in both memories (an alias set is split)
-TOO_EARLY = "too_early"  # a chunk or copy begins before the value exists or not in the entry
-TOO_LATE = "too_late"  # a chunk or copy ends after the value's last use
-NO_COPY = "no_copy"  # a use in alternate memory, of what starts in default, that no copy serves
-BANDWIDTH = "bandwidth"  # a copy is not finished when its use begins
-SIZE = "size"  # a chunk or copy has not the value's size
-
-
-@dataclasses.dataclass(frozen=True)
-class Violation:
-    """One broken rule."""
-
-    kind: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+from malloc_game.violation import (
+    ALIGNMENT,
+    BANDWIDTH,
+    CAPACITY,
+    EXCLUDED,
+    NO_COPY,
+    NOT_ALLOWED,
+    PARTIAL,
+    SIZE,
+    TOO_EARLY,
+    TOO_LATE,
+    UNCOVERED,
+    Violation,
+)
 
 
-def check(problem: Problem, assignment: Assignment) -> list[Violation]:
-    """All rules that `assignment` breaks, in bytes and cycles; an empty list means it is valid."""
+def check(problem: Problem, assignment: Assignment, *, expressible: bool = True) -> list[Violation]:
+    """All rules that `assignment` breaks, in bytes and cycles; an empty list means it is valid.
+
+    expressible: hold it to what the game may do, which is what the compiler can be told. Otherwise
+    to what memory could do: the rules for XLA's own mapping, a solver's or a file's, with slices,
+    evictions and copies inside loops; waiting for a copy is allowed there.
+    """
+    if not expressible:
+        return check_physical(problem, assignment)
     return [
         *_check_chunks(problem, assignment),
-        *_check_overlap(problem, assignment),
+        *check_overlap(problem, assignment),
         *_check_positions(problem, assignment),
         *_check_parameters(problem, assignment),
+        *_check_askable(problem, assignment),
         *_check_bandwidth(problem, assignment),
     ]
 
@@ -59,7 +56,7 @@ def _check_chunks(problem: Problem, assignment: Assignment) -> list[Violation]:
             found.append(Violation(ALIGNMENT, f"{label}: offset {chunk.offset}"))
         if not value.may_be_in_alternate or value.is_refused:
             found.append(Violation(NOT_ALLOWED, label))
-        if chunk.size != value.size_bytes:
+        if chunk.size != value.size_bytes or chunk.value_offset:
             found.append(Violation(SIZE, f"{label}: {chunk.size}, not {value.size_bytes} bytes"))
         if chunk.start < value.start:
             found.append(Violation(TOO_EARLY, f"{label}: {chunk.start} < {value.start}"))
@@ -69,32 +66,13 @@ def _check_chunks(problem: Problem, assignment: Assignment) -> list[Violation]:
     for i, copy in enumerate(assignment.copies):
         value = problem.values[copy.value]
         label = f"copy {i} of {value.name}"
-        if copy.size != value.size_bytes:
+        if copy.size != value.size_bytes or copy.value_offset:
             found.append(Violation(SIZE, f"{label}: {copy.size}, not {value.size_bytes} bytes"))
-        if copy.start < value.start or copy.start in inside_loops:
+        if copy.start < value.start or copy.start in inside_loops or copy.trip_count != 1:
             found.append(Violation(TOO_EARLY, f"{label}: starts at {copy.start}"))
         if copy.end >= value.end or copy.end <= copy.start:
             found.append(Violation(TOO_LATE, f"{label}: ends at {copy.end}"))
     return found
-
-
-def _check_overlap(problem: Problem, assignment: Assignment) -> list[Violation]:
-    if not assignment.chunks:
-        return []
-    rows = np.array([(c.offset, c.offset + c.size, c.start, c.end) for c in assignment.chunks])
-    low, high, start, end = rows.T
-    shared = (
-        (low[:, None] < high) & (low < high[:, None])
-        & (start[:, None] < end) & (start < end[:, None])
-    )  # fmt: skip
-    return [
-        Violation(
-            OVERLAP,
-            f"chunks of {problem.values[assignment.chunks[i].value].name} and"
-            f" {problem.values[assignment.chunks[j].value].name}",
-        )
-        for i, j in np.argwhere(np.triu(shared, 1))
-    ]
 
 
 def _check_positions(problem: Problem, assignment: Assignment) -> list[Violation]:
@@ -155,9 +133,36 @@ def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violatio
     return found
 
 
+def _check_askable(problem: Problem, assignment: Assignment) -> list[Violation]:
+    """What the compiler cannot be asked for: refused uses, and exclusions."""
+    found = []
+    inside = {}  # (value, time, is_output) -> whether it is in alternate memory there
+    for t, instruction in enumerate(problem.instructions):
+        for p, position in enumerate(instruction.positions):
+            in_alternate = bool(assignment.masks[t] >> p & 1)
+            place = (position.value, t, position.is_output)
+            inside[place] = inside.get(place, False) or in_alternate
+            if position.is_refused and in_alternate:
+                found.append(Violation(NOT_ALLOWED, f"{instruction.name} {position}"))
+    for exclusion in problem.exclusions:
+        parameter, output = exclusion.parameter, exclusion.output
+        used = any(here for (v, _, _), here in inside.items() if v == parameter)
+        if (
+            used
+            and not inside[parameter, exclusion.time, False]
+            and inside[output, exclusion.time, True]
+        ):
+            names = problem.values[parameter].name, problem.values[output].name
+            found.append(Violation(EXCLUDED, f"{names[0]} and {names[1]} at {exclusion.time}"))
+    return found
+
+
 def _check_bandwidth(problem: Problem, assignment: Assignment) -> list[Violation]:
     """Play the copies in order of their starts and see that each is done before its use."""
-    order = sorted(range(len(assignment.copies)), key=lambda i: (assignment.copies[i].start, i))
+    order = sorted(
+        range(len(assignment.copies)),
+        key=lambda i: (assignment.copies[i].start, assignment.copies[i].start_order, i),
+    )
     remaining = [float(assignment.copies[i].size) for i in order]
     front = 0
     found = []

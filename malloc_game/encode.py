@@ -33,14 +33,19 @@ def granule_bytes(problem: Problem, num_granules: int = NUM_GRANULES) -> int:
     )
 
 
-def _idle_units(problem: Problem, time: int, mask: int) -> int:
-    idle_cycles = problem.instruction_cycles(time, mask)
-    moved = problem.default_bytes(time, mask)
-    idle_bytes = idle_cycles * problem.target.default_bytes_per_cycle - moved
+def _idle_units(problem: Problem, time: int) -> np.ndarray:
+    """Transfer units of default bandwidth that an instruction leaves idle, by mask: int64[2**k]."""
+    instruction = problem.instructions[time]
+    cycles = np.array(problem.cost_tables[instruction.cost_table].cycles, np.float64)
+    moved = np.full(len(cycles), float(problem.default_bytes(time, 0)))
+    every = np.arange(len(cycles))
+    for p, position in enumerate(instruction.positions[:MAX_PRICED_POSITIONS]):
+        moved -= position.size_bytes * (every >> p & 1)
+    idle_bytes = cycles * problem.target.default_bytes_per_cycle - moved
     # Rounded down, while copies are rounded up: a copy that is on time here is on time in bytes.
     # At most an equal share of what 32 bits can sum up: far more than any copy needs.
     most = _MAX_IDLE_UNITS // len(problem.instructions)
-    return max(0, min(math.floor(idle_bytes / TRANSFER_UNIT_BYTES), most))
+    return np.clip(np.floor(idle_bytes / TRANSFER_UNIT_BYTES), 0, most).astype(np.int64)
 
 
 def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -56,10 +61,8 @@ def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
         if key not in start_of:
             start_of[key] = len(cycles)
             cycles.extend(table.cycles)
-            idle.extend(
-                0 if t in replaceable else _idle_units(problem, t, m)
-                for m in range(len(table.cycles))
-            )
+            units = _idle_units(problem, t)
+            idle.extend(np.zeros_like(units) if t in replaceable else units)
         starts.append(start_of[key])
     return starts, np.array(cycles, np.int64), np.array(idle, np.int64)
 
@@ -149,9 +152,10 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
     max_decisions = bucket(len(rows) + 1)
     granule = granule_bytes(problem, num_granules)
     capacity = problem.target.alternate_memory_bytes // granule
+    exclusions = _exclusions(problem, rows)
+    max_exclusions = bucket(len(exclusions), smallest=8)
     decided = [problem.values[r["value"]] for r in rows]
-    # What the compiler refuses is asked about all the same (shapes stay), but fits nowhere.
-    size = [capacity + 1 if v.is_refused else math.ceil(v.size_bytes / granule) for v in decided]
+    size = [math.ceil(v.size_bytes / granule) for v in decided]
     units = [math.ceil(v.size_bytes / TRANSFER_UNIT_BYTES) for v in decided]
     positions = _computed_positions(problem, rows)
     max_positions = bucket(len(positions))
@@ -183,14 +187,52 @@ def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Prog
         write_back=_pad(
             [0 if r["is_parameter"] else _write_back(problem, r["value"]) for r in rows],
             max_decisions, 0, i32),
+        # What the compiler refuses is asked about all the same: the shapes stay.
+        is_refused=_pad([_is_refused(problem, r) for r in rows], max_decisions, True, bool),
+        exclusion_group=column("exclusion_group", 0),
         static_gain=_pad(
             [_static_gain(problem, r) / default for r in rows], max_decisions, 0.0, np.float32),
         position_value=_pad([p[0] for p in positions], max_positions, UNPLACED, i32),
         position_time=_pad([p[1] for p in positions], max_positions, 0, i32),
         position_bits=_pad([p[2] for p in positions], max_positions, 0, i32),
+        excluding_group=_pad([e[0] for e in exclusions], max_exclusions, UNPLACED, i32),
+        excluding_use=_pad([e[1] for e in exclusions], max_exclusions, UNPLACED, i32),
+        excluded_output=_pad([e[2] for e in exclusions], max_exclusions, UNPLACED, i32),
         granules=np.ones(capacity, bool),
     )  # fmt: skip
     return jax.tree.map(jnp.asarray, program)
+
+
+def _is_refused(problem: Problem, row: dict) -> bool:
+    if problem.values[row["value"]].is_refused:
+        return True
+    return row["is_parameter"] and any(
+        position.is_refused
+        for position in problem.instructions[row["time"]].positions
+        if position.value == row["value"]
+    )
+
+
+def _exclusions(problem: Problem, rows: list[dict]) -> list[tuple[int, int, int]]:
+    """(group, decision on the use, decision on the output) of every exclusion that can matter.
+
+    Marks the decisions of each group's parameter with the group's number.
+    """
+    uses = {(r["value"], r["time"]): d for d, r in enumerate(rows) if r["is_parameter"]}
+    outputs = {r["value"]: d for d, r in enumerate(rows) if not r["is_parameter"]}
+    asked = {value for value, _ in uses}
+    groups: dict[int, int] = {}
+    found = []
+    for exclusion in problem.exclusions:
+        parameter, output = exclusion.parameter, exclusion.output
+        if parameter in asked and output in outputs:
+            group = groups.setdefault(parameter, len(groups) + 1)
+            use = uses.get((parameter, exclusion.time), UNPLACED)
+            found.append((group, use, outputs[output]))
+    for row in rows:
+        if row["is_parameter"]:
+            row["exclusion_group"] = groups.get(row["value"], 0)
+    return found
 
 
 def _computed_positions(problem: Problem, rows: list[dict]) -> list[tuple[int, int, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
-from malloc_game.assignment import EVICTION, PREFETCH, Assignment
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy
 from malloc_game.problem import Problem
 from malloc_game.timeline import Timeline
 
@@ -26,33 +27,60 @@ class Latency:
 def latency(problem: Problem, assignment: Assignment) -> Latency:
     """Predicted latency of `assignment`, from the problem's cost tables and the runtime simulator.
 
-    Write-backs of live-outs are charged from the problem's `write_back_cycles` (as if nothing hid
-    them), so eviction copies of the assignment do not enter the queues here.
+    All copies run through the simulator's queues, evictions included. A live-out that is produced
+    in alternate memory without any eviction costs the problem's `write_back_cycles` instead. A copy
+    inside a loop is awaited as often as the loop runs, but moves its bytes once, as in XLA. A plain
+    copy of a parameter into alternate memory (see `Value`) is free if a prefetch takes its place.
     """
     timeline = Timeline(problem.target.default_bytes_per_cycle)
-    starts: dict[int, list[int]] = {}
-    ends: dict[int, list[int]] = {}
-    for i, copy in enumerate(assignment.copies):
-        if copy.direction == PREFETCH:
-            starts.setdefault(copy.start, []).append(i)
-            ends.setdefault(copy.end, []).append(i)
-    written_back = {c.value for c in assignment.copies if c.direction == EVICTION}
+    events = _copy_events(assignment)
+    evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
+    prefetched = {c.value for c in assignment.copies if c.direction == PREFETCH}
+    copies = {v.copied_at: i for i, v in enumerate(problem.values) if v.copied_at >= 0}
+    written_back = set()
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
-        for i in ends.get(t, ()):
-            if assignment.copies[i].start < t:
-                timeline.finish_copy(i)
-        for i in starts.get(t, ()):
-            timeline.start_copy(i, assignment.copies[i].size, is_read=True)
-        for i in starts.get(t, ()):
-            if assignment.copies[i].end == t:  # nothing runs in between: all of it is waited for
-                timeline.finish_copy(i)
+        _play(timeline, events.get(t, ()))
         cycles = problem.instruction_cycles(t, mask)
+        copied = copies.get(t)
+        if copied is not None and mask and copied not in prefetched:
+            cycles = _copy_cycles(problem, t, mask, copied)
         timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
         for p, position in enumerate(instruction.positions):
-            if position.is_output and mask >> p & 1:
+            if position.is_output and mask >> p & 1 and position.value not in evicted:
                 written_back.add(position.value)
-    for i in ends.get(len(problem.instructions), ()):
-        timeline.finish_copy(i)
+    _play(timeline, events.get(len(problem.instructions), ()))
     write_back = sum(problem.values[v].write_back_cycles for v in written_back)
     return Latency(timeline.elapsed - timeline.waited, timeline.waited, float(write_back))
+
+
+def _copy_cycles(problem: Problem, time: int, mask: int, value: int) -> float:
+    """Cycles of a plain copy that no prefetch replaces and that writes alternate memory itself."""
+    known = problem.values[value].copy_cycles
+    if known >= 0:
+        return known
+    return problem.default_bytes(time, mask) / problem.target.default_bytes_per_cycle
+
+
+# Sort key (see `Copy`), number of the copy in the assignment, the copy, whether it starts.
+_Event = tuple[tuple[int, int, int], int, Copy, bool]
+
+
+def _copy_events(assignment: Assignment) -> dict[int, list[_Event]]:
+    """Starts and ends of all copies by the instruction that they precede, in their order."""
+    events: dict[int, list[_Event]] = {}
+    for i, copy in enumerate(assignment.copies):
+        events.setdefault(copy.start, []).append(((copy.start_order, 1, i), i, copy, True))
+        phase = 2 if copy.end == copy.start else 0
+        events.setdefault(copy.end, []).append(((copy.end_order, phase, i), i, copy, False))
+    for each in events.values():
+        each.sort(key=lambda event: event[0])
+    return events
+
+
+def _play(timeline: Timeline, events: Iterable[_Event]) -> None:
+    for _, i, copy, is_start in events:
+        if is_start:
+            timeline.start_copy(i, copy.size, is_read=copy.direction == PREFETCH)
+        else:
+            timeline.finish_copy(i, copy.trip_count)

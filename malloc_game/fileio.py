@@ -114,6 +114,12 @@ def from_json(kind: Any, content: Any, where: str) -> Any:
         if item is int and all(type(x) is int for x in content):
             return tuple(content)  # the long lists: cycles, masks
         return tuple(from_json(item, x, f"{where}[{i}]") for i, x in enumerate(content))
+    if origin is types.UnionType:  # `X | None`
+        if content is None:
+            return None
+        return from_json(
+            next(k for k in typing.get_args(kind) if k is not type(None)), content, where
+        )
     if origin in (dict, typing.get_origin(typing.Mapping[str, Any])):
         if not isinstance(content, dict):
             raise ProblemError(f"{where}: expected an object, found {type(content).__name__}")
@@ -267,7 +273,17 @@ def check_shape(problem: Problem, assignment: Assignment, where: str) -> None:
             raise AssignmentError(f"{where}: {name}.value {record.value} does not exist")
         if not 0 <= record.start <= record.end <= times:
             raise AssignmentError(f"{where}: {name} times [{record.start}, {record.end}) invalid")
+        if record.value_offset < 0 or record.size < 0:
+            raise AssignmentError(
+                f"{where}: {name} has size {record.size} and value_offset {record.value_offset};"
+                " need 0 or more"
+            )
     for i, copy in enumerate(assignment.copies):
+        if copy.trip_count < 1 or min(copy.start_order, copy.end_order) < 0:
+            raise AssignmentError(
+                f"{where}: copies[{i}] has trip_count {copy.trip_count}, start_order"
+                f" {copy.start_order} and end_order {copy.end_order}; need at least 1, 0 and 0"
+            )
         if copy.direction not in (PREFETCH, EVICTION):
             raise AssignmentError(
                 f"{where}: copies[{i}].direction {copy.direction!r}; need {PREFETCH} or {EVICTION}"

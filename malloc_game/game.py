@@ -49,6 +49,23 @@ def _held_chunk(program: Program, state: GameState, decision: chex.Array) -> che
     return jnp.where(previous == UNPLACED, UNPLACED, state.chunk_of[previous])
 
 
+def _is_excluded(program: Program, state: GameState, decision: chex.Array) -> chex.Array:
+    """Whether the compiler cannot be asked for alternate memory here: bool[].
+
+    Refused for good, or by an exclusion together with what has been decided.
+    """
+    in_alternate = state.chunk_of != UNPLACED  # bool[D]
+    group, use = program.excluding_group, program.excluding_use
+    output = program.excluded_output
+    holds = jnp.zeros(program.max_decisions + 1, bool)
+    holds = holds.at[program.exclusion_group].max(in_alternate)  # by group: bool[D + 1]
+    use_in_default = (use == UNPLACED) | ~in_alternate[use]
+    here = program.exclusion_group[decision]
+    excluded = (output == decision) & use_in_default & holds[group]
+    excluded |= (group == here) & (use != decision) & use_in_default & in_alternate[output]
+    return program.is_refused[decision] | (excluded & (group != UNPLACED)).any()
+
+
 def _options(program: Program, state: GameState) -> Options:
     """Work out what the decision at hand could do."""
     decision = state.decision
@@ -61,12 +78,13 @@ def _options(program: Program, state: GameState) -> Options:
     held = _held_chunk(program, state, decision)
     can_extend = (held != UNPLACED) & heap.is_free(program, state, held, state.chunk_end[held], end)
     in_alternate = _mask_in_alternate(program, state.mask, decision)
-    fits = offset != UNPLACED
+    may_be_asked = ~_is_excluded(program, state, decision)
+    fits = (offset != UNPLACED) & may_be_asked
     legal = jnp.stack(
         [
             # What is still in alternate memory is used from there; to copy it anew, DROP it first.
             may_copy & (copy_start != UNPLACED) & fits & (held == UNPLACED),
-            jnp.where(is_parameter, can_extend, fits & ~may_copy),
+            jnp.where(is_parameter, can_extend & may_be_asked, fits & ~may_copy),
             jnp.bool_(True),
         ]
     )

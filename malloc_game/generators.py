@@ -7,6 +7,7 @@ import numpy as np
 from malloc_game.problem import (
     MAX_PRICED_POSITIONS,
     CostTable,
+    Exclusion,
     Instruction,
     Position,
     Problem,
@@ -23,7 +24,8 @@ def random_problem(
     """A random program of `num_instructions` instructions, with parameters, live-outs and a loop.
 
     Sizes are such that about twice as much is wanted in alternate memory as fits. Cycles of a
-    placement are random and not monotone: sometimes alternate memory is slower.
+    placement are random and not monotone: sometimes alternate memory is slower. Some uses are
+    refused, and some placements exclude each other.
     """
     rng = np.random.default_rng(seed)
     times = num_instructions
@@ -64,7 +66,14 @@ def random_problem(
     tables, instructions = [], []
     for t in range(times):
         positions = tuple(
-            Position(v, is_output, 0 if is_output else i, (), values[v].size_bytes)
+            Position(
+                value=v,
+                is_output=is_output,
+                number=0 if is_output else i,
+                index=(),
+                size_bytes=values[v].size_bytes,
+                is_refused=bool(not is_output and values[v].is_parameter and rng.random() < 0.05),
+            )
             for i, (v, is_output) in enumerate(readers[t])
         )
         tables.append(_random_table(rng, positions, target))
@@ -80,7 +89,22 @@ def random_problem(
                 cost_table=t,
             )
         )
-    return Problem(f"random-{seed}", target, tuple(instructions), tuple(values), tuple(tables))
+    exclusions = [
+        Exclusion(used, t, made)
+        for t in range(times)
+        for used, is_output in readers[t]
+        if not is_output and values[used].is_parameter
+        for made, is_made in readers[t]
+        if is_made and not values[made].is_parameter and rng.random() < 0.3
+    ]
+    return Problem(
+        f"random-{seed}",
+        target,
+        tuple(instructions),
+        tuple(values),
+        tuple(tables),
+        tuple(exclusions),
+    )
 
 
 def _random_table(

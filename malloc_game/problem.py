@@ -16,7 +16,7 @@ from malloc_game.target import Target
 
 SCHEMA_VERSION = 1
 # A cost table has 2**k entries; positions past the k-th of an instruction are not priced.
-MAX_PRICED_POSITIONS = 8
+MAX_PRICED_POSITIONS = 10
 _MAX_BYTES = 1 << 50
 _MAX_CYCLES = (1 << 31) - 1
 
@@ -35,6 +35,8 @@ class Position:
     number: int  # operand number; 0 for outputs
     index: tuple[int, ...]  # tuple index inside that operand or output
     size_bytes: int  # bytes read or written there
+    # The compiler will not have a parameter in alternate memory for this use.
+    is_refused: bool = False
 
     def __str__(self) -> str:
         where = "output" if self.is_output else f"operand {self.number}"
@@ -72,6 +74,7 @@ class Instruction:
     other_bytes: int  # default-memory traffic of arrays that are not positions
     positions: tuple[Position, ...]
     cost_table: int  # index into Problem.cost_tables
+    loops: tuple[int, ...] = ()  # numbers of the loops around it, outermost first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,22 @@ class Value:
     write_back_cycles: int = 0
     copied_at: int = -1  # the copy instruction that a prefetch can replace, -1 for none
     copied_from: int = -1  # the parameter that it copies (index into Problem.values), -1 for none
+    # Cycles of `copied_at` where no prefetch replaces it and it writes alternate memory itself;
+    # -1 where that is not known.
+    copy_cycles: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Exclusion:
+    """Two placements that the compiler cannot be asked for together.
+
+    While `parameter` is in alternate memory for some use, but in default memory for its use at
+    `time`, the value `output`, which that instruction defines, must be in default memory.
+    """
+
+    parameter: int  # index into Problem.values
+    time: int
+    output: int  # index into Problem.values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +132,7 @@ class Problem:
     instructions: tuple[Instruction, ...]
     values: tuple[Value, ...]
     cost_tables: tuple[CostTable, ...]
+    exclusions: tuple[Exclusion, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -188,6 +208,10 @@ def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
         or (not value.is_parameter and value.start <= value.copied_at < value.end),
         f"{name}: copied_at is {value.copied_at}; need -1 or a time in the value's live range",
     )
+    _require(
+        -1 <= value.copy_cycles <= _MAX_CYCLES,
+        f"{name}: copy_cycles is {value.copy_cycles}; need -1..{_MAX_CYCLES}",
+    )
     fits = 0 < value.size_bytes <= target.alternate_memory_bytes
     _require(
         fits or not value.may_be_in_alternate,
@@ -200,6 +224,7 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
     name = f"instructions[{t}] ({instruction.name})"
     _require(1 <= instruction.trip_count <= 1 << 30, f"{name}: trip_count {instruction.trip_count}")
     _require(0 <= instruction.other_bytes <= _MAX_BYTES, f"{name}: other_bytes is out of range")
+    _require(min(instruction.loops, default=0) >= 0, f"{name}: loops has a number below 0")
     _require(
         0 <= instruction.cost_table < len(problem.cost_tables),
         f"{name}: cost_table {instruction.cost_table} does not exist",
@@ -223,6 +248,30 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
             t >= value.copied_at,
             f"{where}: value {value.name} is used at {t}, before the copy at {value.copied_at}",
         )
+
+
+def _check_exclusion(problem: Problem, name: str, exclusion: Exclusion) -> None:
+    numbers = range(len(problem.values))
+    _require(
+        exclusion.parameter in numbers and exclusion.output in numbers,
+        f"{name}: no values {exclusion.parameter} and {exclusion.output}",
+    )
+    _require(
+        problem.values[exclusion.parameter].is_parameter
+        and not problem.values[exclusion.output].is_parameter,
+        f"{name}: needs a parameter and a computed value",
+    )
+    _require(
+        0 <= exclusion.time < len(problem.instructions),
+        f"{name}: time is {exclusion.time}; need a logical time of the problem",
+    )
+    at = problem.instructions[exclusion.time].positions
+    _require(
+        any(p.value == exclusion.parameter and not p.is_output for p in at)
+        and any(p.value == exclusion.output and p.is_output for p in at),
+        f"{name}: {problem.instructions[exclusion.time].name} does not read the parameter"
+        " and define the output",
+    )
 
 
 def validate(problem: Problem) -> None:
@@ -250,6 +299,8 @@ def validate(problem: Problem) -> None:
             source == -1 or (0 <= source < len(problem.values) and value.copied_at >= 0),
             f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value",
         )
+    for i, exclusion in enumerate(problem.exclusions):
+        _check_exclusion(problem, f"exclusions[{i}]", exclusion)
     names = [v.name for v in problem.values]
     _require(len(set(names)) == len(names), "values: names must be unique")
     names = [i.name for i in problem.instructions]

@@ -1,8 +1,8 @@
 """Every array of the game, with its shape, in one place.
 
 Letters: T instructions (logical times), D decisions, U positions of computed values, C entries of
-all cost tables. All are padded sizes; granules are the unit of alternate memory, transfer units
-(`TRANSFER_UNIT_BYTES`) that of copies.
+all cost tables, X exclusions. All are padded sizes; granules are the unit of alternate memory,
+transfer units (`TRANSFER_UNIT_BYTES`) that of copies.
 """
 
 from __future__ import annotations
@@ -45,11 +45,17 @@ class Program:
     bits: chex.Array  # int32[D], mask bits that a parameter's use sets at decision_time
     end: chex.Array  # int32[D], end of a computed value's live range; decision_time + 1 for uses
     write_back: chex.Array  # int32[D], cycles charged when a computed live-out is in alternate
+    is_refused: chex.Array  # bool[D], only DROP can be asked of the compiler
+    exclusion_group: chex.Array  # int32[D], the parameter's group of exclusions, 0 for none
     static_gain: chex.Array  # float32[D], cycles saved if only this were in alternate / default
     # Positions of computed values.
     position_value: chex.Array  # int32[U], UNPLACED for padding
     position_time: chex.Array  # int32[U]
     position_bits: chex.Array  # int32[U]
+    # Exclusions: see `problem.Exclusion`.
+    excluding_group: chex.Array  # int32[X], 1.. in order of parameters, UNPLACED for padding
+    excluding_use: chex.Array  # int32[X], decision on the use or UNPLACED if it is never asked
+    excluded_output: chex.Array  # int32[X], decision on the output
     # Alternate memory: one entry for each granule, only its length matters.
     granules: chex.Array  # bool[G], all True
 

@@ -32,22 +32,21 @@ class Target:
         return cycles / self.clock_hz
 
 
-def _tpu(name: str, mib: int, gb_per_s: float, ghz: float, space: int, source: str) -> Target:
-    return Target(name, mib * MIB, 1024, gb_per_s * 1e9, ghz * 1e9, space, source)
+def _tpu(name: str, kib: int, gb_per_s: float, ghz: float, space: int, source: str) -> Target:
+    return Target(name, kib * 1024, 1024, gb_per_s * 1e9, ghz * 1e9, space, source)
 
 
-# Capacities were bisected with libtpu 0.0.52 by pinning one buffer of growing size; bandwidths are
-# Google's public figures; clocks follow from public peak FLOP/s (v6e and tpu7x: not verified).
+# Capacities are what libtpu 0.0.52 says is available, and accepts to be pinned to the last KiB
+# (v5p: what it says); bandwidths are Google's public figures; clocks follow from public peak FLOP/s
+# (v6e and tpu7x: not verified).
 _PUBLIC = "bandwidth: public figure; clock: from public peak FLOP/s; "
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        _tpu("v4", 64, 1228, 1.05, 3, _PUBLIC + "capacity: CMEM limit the compiler prints"),
-        _tpu("v5e", 112, 819, 1.5, 1, _PUBLIC + "capacity: 128 MiB VMEM - 16 MiB scoped, bisected"),
-        _tpu(
-            "v6e", 95, 1640, 1.75, 1, _PUBLIC + "capacity: 128 MiB VMEM - 32 MiB scoped, bisected"
-        ),
-        _tpu("v5p", 47, 2765, 1.75, 1, _PUBLIC + "capacity: 64 MiB VMEM - 16 MiB scoped, bisected"),
-        _tpu("tpu7x", 31, 3685, 1.75, 1, _PUBLIC + "capacity: 64 MiB - 32 MiB scoped; one core"),
+        _tpu("v4", 65536, 1228, 1.05, 3, _PUBLIC + "capacity: CMEM limit the compiler prints"),
+        _tpu("v5e", 114688, 819, 1.5, 1, _PUBLIC + "capacity: 128 MiB VMEM - 16 MiB scoped"),
+        _tpu("v6e", 98240, 1640, 1.75, 1, _PUBLIC + "capacity: 128 MiB VMEM - 32 MiB scoped"),
+        _tpu("v5p", 49088, 2765, 1.75, 1, _PUBLIC + "capacity: 64 MiB VMEM - 16 MiB scoped"),
+        _tpu("tpu7x", 32704, 3685, 1.75, 1, _PUBLIC + "capacity: 64 MiB - 32 MiB scoped; one core"),
     )
 }

@@ -24,8 +24,8 @@ import malloc_game as mg
 
 KIB = 1024
 # Every random problem of up to 64 instructions fits in both; two shapes keep compiling short.
-RANDOM_PADDING = {"T": 96, "D": 128, "C": 6144, "U": 256}
-WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "U": 384}
+RANDOM_PADDING = {"T": 96, "D": 128, "C": 6144, "U": 256, "X": 128}
+WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "U": 384, "X": 192}
 NUM_STEPS = 128  # of a random game
 
 
@@ -69,6 +69,11 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
             if cell[0] in "Du":
                 positions[t].append(mg.Position(v, cell[0] == "D", v, (), size_bytes))
                 gains[t].append(int(cell[1:] or 0))
+    # Neighbours with the same trip count are in one loop.
+    loops = [() if not trips[t].endswith("*") else (t,) for t in range(times)]
+    for t in range(1, times):
+        if trips[t].endswith("*") and trips[t] == trips[t - 1]:
+            loops[t] = loops[t - 1]
     instructions, tables = [], []
     for t in range(times):
         saved = [
@@ -85,6 +90,7 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
                 other_bytes=0,
                 positions=tuple(positions[t]),
                 cost_table=t,
+                loops=loops[t],
             )
         )
     return mg.Problem(
@@ -152,12 +158,14 @@ _PADDED = {
     "may_copy": ("D", False), "previous": ("D", mg.UNPLACED), "next_time": ("D", None),
     "size": ("D", 0), "copy_units": ("D", 0), "bits": ("D", 0), "end": ("D", 1),
     "write_back": ("D", 0), "static_gain": ("D", 0.0), "position_value": ("U", mg.UNPLACED),
-    "position_time": ("U", 0), "position_bits": ("U", 0),
+    "position_time": ("U", 0), "position_bits": ("U", 0), "is_refused": ("D", True),
+    "exclusion_group": ("D", 0), "excluding_group": ("X", mg.UNPLACED),
+    "excluding_use": ("X", mg.UNPLACED), "excluded_output": ("X", mg.UNPLACED),
 }  # fmt: skip
 
 
 def pad(program: mg.Program, sizes: dict[str, int]) -> mg.Program:
-    """The same program with more padding: `sizes` gives T, D, C and U."""
+    """The same program with more padding: `sizes` gives T, D, C, U and X."""
     changes = {}
     for name, (axis, fill) in _PADDED.items():
         array = np.asarray(getattr(program, name))
