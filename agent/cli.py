@@ -64,6 +64,10 @@ def _check_target(context: click.Context, parameter: click.Parameter, value: str
     return value
 
 
+def _check_targets(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]):
+    return tuple(_check_target(context, parameter, one) for one in value)
+
+
 _target = click.option(
     "--target", metavar="T", callback=_check_target, help="v4, v5e, v6e, v5p or tpu7x."
 )
@@ -218,6 +222,73 @@ def evaluate(
 
 
 @cli.command()
+@click.argument("program", nargs=-1, required=True)
+@click.option("--target", "targets", metavar="T", multiple=True, callback=_check_targets,
+              help="v4, v5e, v6e, v5p or tpu7x; several times for several.")  # fmt: skip
+@click.option("--random", "num_random", type=click.IntRange(0, 1000), default=10,
+              show_default=True, help="Fresh random legal mappings to compile.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
+              help="Directory for one JSON file a measurement; what is there is not done again.",
+              )  # fmt: skip
+@click.option("--report", "report_file", type=click.Path(path_type=pathlib.Path), default=None,
+              help="Markdown file to put the tables of all measurements into.")  # fmt: skip
+@click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
+              help="Seconds for one compile.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the report.")
+def fidelity(
+    program: tuple[str, ...],
+    targets: tuple[str, ...],
+    num_random: int,
+    seed: int,
+    out: pathlib.Path | None,
+    report_file: pathlib.Path | None,
+    compile_timeout: float,
+    as_json: bool,
+) -> None:
+    """Measure how well predictions for PROGRAM hold in the compiler.
+
+    Calibrates the costs with at most 12 compiles, then compares predicted and compiled latency of
+    XLA's default, of greedy's plan and of random legal mappings that nothing was learned from.
+    `suite` stands for all programs of the suite.
+
+    Example: mallocgame fidelity decode --target v4 --random 10
+    """
+    from agent import report
+    from workloads import fidelity_report
+    from workloads.compile import check_compiler
+    from workloads.fidelity import measure
+    from workloads.loader import resolve_spec
+    from workloads.programs import SUITE
+
+    began = time.monotonic()
+    chosen = [name for p in program for name in (SUITE if p == "suite" else (p,))]
+    if not targets:
+        _need_target(" ".join(program), None)
+    for directory in (out, report_file.parent if report_file else None):
+        if directory is not None:
+            report.check_directory(directory)
+    check_compiler()
+    for name in chosen:
+        resolve_spec(name)
+
+    def one(name: str, target: str):
+        return measure(
+            name, target, num_random=num_random, seed=seed, timeout=compile_timeout,
+            progress=lambda message: _say(began, message),
+        )  # fmt: skip
+
+    cells = fidelity_report.measure_all(
+        [(name, target) for name in chosen for target in targets], one, out,
+        num_random=num_random, seed=seed, progress=lambda message: _say(began, message),
+    )  # fmt: skip
+    for cell in cells:
+        print(fidelity_report.result(cell) if as_json else fidelity_report.text(cell) + "\n")
+    if report_file is not None:
+        fidelity_report.write_into(report_file, fidelity_report.markdown(cells))
+
+
+@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def programs(as_json: bool) -> None:
     """List the suite's programs.
@@ -234,7 +305,7 @@ def programs(as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['name']:14} {row['description']}")
+        print(f"{row['name']:18} {row['description']}")
 
 
 if __name__ == "__main__":

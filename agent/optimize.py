@@ -17,16 +17,21 @@ import numpy as np
 import malloc_game as mg
 from agent.config import AgentConfig
 from agent.planning import Planner, evaluate_actions
+from workloads.calibrate import calibrate
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
+from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
 from workloads.overrides import EXACT_OPTIONS, overrides
-from workloads.verify import MODES, Verification, verify
+from workloads.verify import GUIDED, MODES, Mode, Verification, verify
 
 Progress = Callable[[str], None]
 SOURCES = ("all_default", "xla_default", "greedy", "agent")
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
 _GREEDY_ROUNDS = 3
+# Share of the budget for compiles that only teach costs, before anything is planned with them.
+_CALIBRATION_SHARE = 0.2
+_MAX_CALIBRATIONS = 10
 # The agent's turns between compiles: long enough for some batches of games, short enough to correct
 # costs a few times within a small budget.
 _MIN_TURN_SECONDS = 4.0
@@ -88,6 +93,7 @@ class _Loop:
         self.say = say
         self.deadline = float("inf")
         self.num_compiles = 0
+        self.seconds_per_compile = 0.0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
         self.tried: dict[tuple[int, ...], Candidate | None] = {}  # by masks; None: refused
@@ -96,6 +102,7 @@ class _Loop:
         """The two compiles that every run needs, and the problem that comes of them."""
         found = extract_session(self.session, self.say)
         self.num_compiles += 2
+        self.seconds_per_compile = found.all_default.seconds
         self.extraction, self.xla_default = found.extraction, found.xla_default
         problem = self.extraction.problem
         everything = mg.all_default(problem)
@@ -115,35 +122,74 @@ class _Loop:
             1.0,
         )
 
-    def propose(self, source: str, assignment: mg.Assignment) -> bool:
+    def calibrate(self, seconds: float, seed: int) -> None:
+        """Teach the cost model with as many compiles as fit the time."""
+        each = max(self.seconds_per_compile, 0.5)
+        count = min(int(seconds / each), _MAX_CALIBRATIONS)
+        if count > 0:
+            done = calibrate(
+                self.session,
+                self.extraction,
+                compiles=2 + count,
+                seed=seed,
+                progress=lambda message: self.say(f"calibration: {message}"),
+            )
+            self.num_compiles += len(done.steps)
+
+    def correct(self, source: str, plan: Callable[[mg.Problem], mg.Assignment]) -> None:
+        """Plan, compile, learn, until prediction and compiler agree; keep the best for `source`."""
+        done = correct(self.session, self.extraction, plan, rounds=_GREEDY_ROUNDS)
+        for one in done.rounds:
+            self.num_compiles += 1
+            self._note(source, one)
+
+    def propose(
+        self, source: str, assignment: mg.Assignment, modes: tuple[Mode, ...] = MODES
+    ) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
-        if assignment.masks in self.tried:
+        if assignment.masks in self.tried and modes is MODES:
             self._keep(source, self.tried[assignment.masks])
             return False
-        self.tried[assignment.masks] = None
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
-            found = verify(self.session, self.extraction, assignment, MODES)
+            found = verify(self.session, self.extraction, assignment, modes)
         except CompilerKilled:
             raise
         except CompileError as error:  # refused, or too much for the compiler: the loop goes on
-            self.say(f"{source}: the compiler would not have the assignment ({error})")
+            self._note(source, Round(assignment, predicted, None, str(error)))
             return False
         finally:
             self.num_compiles += 1
+        self._note(source, Round(assignment, predicted, found))
+        return True
+
+    def _note(self, source: str, done: Round) -> None:
+        """Remember what became of a compile, and keep it if it is the best of its source."""
+        assignment, found = done.assignment, done.verification
+        self.tried.setdefault(assignment.masks, None)
+        if found is None:
+            self.say(f"{source}: the compiler would not have the assignment ({done.failure})")
+            return
         self._note_refusals(assignment, found)
         candidate = Candidate(
-            source, self._realised(assignment, found), predicted, found.cycles,
+            source, self._realised(assignment, found), done.predicted, found.cycles,
             found.honoured, found.not_honoured, found.options,
         )  # fmt: skip
         self.tried[assignment.masks] = candidate
         self._keep(source, candidate)
         reference = self.candidates["xla_default"].compiled
+        how = "" if found.mode == "exact" else f" ({found.mode})"
         self.say(
-            f"{source}: predicted {predicted / reference:.3f}, compiled"
-            f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured"
+            f"{source}: predicted {done.predicted / reference:.3f}, compiled"
+            f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured{how}"
         )
-        return True
+
+    def guide(self) -> None:
+        """Let XLA do the best mapping with slices and cross-program prefetch; kept if faster."""
+        sources = [s for s in ("greedy", "agent") if s in self.candidates]
+        best = min(sources, key=lambda s: self.candidates[s].compiled, default=None)
+        if best is not None and self.candidates[best].assignment is not None:
+            self.propose(best, self.candidates[best].assignment, (GUIDED,))
 
     def _keep(self, source: str, candidate: Candidate | None) -> None:
         """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
@@ -268,11 +314,8 @@ def optimize(
 
 def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[str | None, dict]:
     """Greedy first, then the agent, which starts from greedy's and XLA's games; all compiled."""
-    for _ in range(_GREEDY_ROUNDS):
-        assignment, _ = _play_greedy(loop.extraction.problem)
-        is_new = loop.propose("greedy", assignment)
-        if not is_new or loop.left() < budget / 2:
-            break
+    loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+    loop.correct("greedy", lambda problem: _play_greedy(problem)[0])
     problem = loop.extraction.problem
     _, greedy_actions = _play_greedy(problem)
     _, xla_actions = mg.follow(problem, loop.xla_default)
@@ -298,6 +341,7 @@ def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[s
             break
         if is_new:
             planner.set_program(mg.encode(loop.extraction.problem))
+    loop.guide()
     return found_by, stats
 
 

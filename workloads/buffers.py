@@ -111,6 +111,13 @@ class Buffer:
     size_bytes: int
     definition_time: int
     uses: dict[tuple[str, int, tuple[int, ...]], int]  # (instruction, operand, index) -> time
+    names: set[str]  # of all its values, as `name`
+
+    @property
+    def instructions(self) -> set[str]:
+        """Names of the instructions that define its values or use them."""
+        defining = {name.partition("{")[0] for name in self.names}
+        return defining | {name for name, _, _ in self.uses}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +127,18 @@ class MsaDump:
     schedule: dict[str, int]  # instruction name -> logical time
     buffers: dict[int, Buffer]  # by the dump's buffer id
     allocations: list[tuple[int, int, int, int, int]]  # buffer id, size, offset, start, end (incl.)
+
+
+def asynchronous_names(module: Module) -> set[str]:
+    """Names of asynchronous calls, copies and slices left out, and of all that they call."""
+    names: set[str] = set()
+    for instruction in module.instructions.values():
+        is_call = instruction.opcode.startswith("async-")
+        if is_call and not (instruction.is_async_start or instruction.is_async_done):
+            names.add(instruction.name)
+            for called in instruction.proto.called_computation_ids:
+                names.update(inner.name for inner in module.sequence(called))
+    return names
 
 
 def parse_dump(msa: dict[str, str]) -> MsaDump:
@@ -155,8 +174,9 @@ def _add_buffer(buffers: dict[int, Buffer], row: dict[str, str]) -> None:
     name, index = match.group(1), _index(match.group(2))
     definition = int(row["definition_time"])
     label = name + index_text(index)
-    fresh = Buffer(label, name, index, int(row["size"]), definition, {})
+    fresh = Buffer(label, name, index, int(row["size"]), definition, {}, set())
     buffer = buffers.setdefault(int(row["buffer_id"]), fresh)
+    buffer.names.add(label)
     if definition < buffer.definition_time:
         buffer.name, buffer.instruction, buffer.index = label, name, index
         buffer.definition_time = definition

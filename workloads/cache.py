@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 4
 MAX_BYTES = 2 << 30
 STALE_SECONDS = 3600  # a temporary file this old belongs to a process that died
 

@@ -64,6 +64,9 @@ class Compiled:
     """One program compiled for one target under one set of options."""
 
     hlo: bytes  # serialized HloModuleProto: scheduled, placed, with the compiler's cycle estimates
+    # The module as memory-space assignment left it; code generation may still split instructions.
+    # Empty where it is the same as `hlo`, or was not dumped.
+    placed: bytes
     msa: dict[str, str]  # text of the dumps bufferinfo, allocinfo, scheduleinfo, as far as written
     options: dict[str, str]  # as given to the compiler, overrides included
     target: str
@@ -144,6 +147,11 @@ class CompilerSession:
             child.kill()
 
     @property
+    def uses_cache(self) -> bool:
+        """Whether results are kept on disk."""
+        return self._cache is not None
+
+    @property
     def child_pid(self) -> int | None:
         """Process id of the compiler, None while there is none."""
         child = self._child
@@ -209,11 +217,49 @@ class CompilerSession:
             self._cache.put(key, answer, hlo)
         return self._compiled(hlo, answer, options, from_cache=False)
 
+    def remembered(self, label: str) -> dict[str, Any] | None:
+        """What `remember` stored for this program, target and compiler; None if nothing."""
+        if self._cache is None:
+            return None
+        with self._lock:
+            known = self._cache.get(self._remembered_key(label))
+        return known[0] if known else None
+
+    def remember(self, label: str, fields: dict[str, Any]) -> None:
+        """Store a small JSON object on disk, for this program, target and compiler."""
+        if self._cache is not None:
+            with self._lock:
+                self._cache.put(self._remembered_key(label), fields, b"")
+
+    def _remembered_key(self, label: str) -> str:
+        if not self._module_sha256:
+            self._ensure_child(self.timeout, time.monotonic() + self.timeout)
+        return content_key(
+            module=self._module_sha256, label=label, target=self.target, versions=self._versions
+        )
+
+    def place(self, options: Mapping[str, str]) -> tuple[Compiled, int]:
+        """Run the compiler up to code generation only; see `workloads.placement`, which knows how.
+
+        options: must hold those that stop it. Returns the program placed and scheduled, without
+        cycles, and the bytes of default memory that it needs (0: it was not stopped).
+        Raises: as `compile`. Nothing is cached.
+        """
+        limit = self.timeout
+        with self._lock:
+            deadline = time.monotonic() + limit
+            self._ensure_child(limit, deadline)
+            answer, hlo = self._request("place", {"options": dict(options)}, b"", limit, deadline)
+        placed = self._compiled(hlo, answer, dict(options), from_cache=False)
+        return placed, answer["needed_bytes"]
+
     def _compiled(
         self, hlo: bytes, fields: dict[str, Any], options: dict[str, str], *, from_cache: bool
     ) -> Compiled:
+        end = len(hlo) - fields["placed_bytes"]
         return Compiled(
-            hlo=hlo,
+            hlo=hlo[:end],
+            placed=hlo[end:],
             msa=fields["msa"],
             options=options,
             target=self.target,
@@ -261,7 +307,7 @@ class CompilerSession:
         raise kind(self._cannot(operation, failure["message"]), failure["lines"])
 
     def _cannot(self, operation: str, why: str) -> str:
-        where = f" for {self.target}" if operation == "compile" else ""
+        where = "" if operation == "load" else f" for {self.target}"
         return f"{self.name} cannot be compiled{where}: {why}"
 
 

@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import os
 import queue
+import re
 import shutil
 import signal
 import sys
@@ -26,6 +27,7 @@ from workloads import frames
 MSA_FILES = ("bufferinfo", "allocinfo", "scheduleinfo")
 # In the messages for overrides that cannot be met: prefetches, pins, and pins in full memory.
 REFUSALS = ("MSA strict", "requires allocation in the alternate memory")
+OUT_OF_MEMORY = "CompileTimeHbmOom"
 MAX_ERROR_LINES = 40
 MAX_MESSAGE = 400
 MAX_ALARM_SECONDS = 10**7
@@ -98,12 +100,55 @@ class Server:
         compiled = lowered.compile(compiler_options=request["options"] or None)
         seconds = time.perf_counter() - start
         module = _read_module(dumps)
+        placed = _read_module(dumps, "after_optimizations")
         if not module:  # not dumped: a name too long for a file
             module = compiled.runtime_executable().hlo_modules()[0].as_serialized_hlo_module_proto()
-        answer = {"msa": _read_msa(dumps), "seconds": seconds, "memory": _memory(compiled)}
+            placed = b""
+        answer = {
+            "msa": _read_msa(dumps),
+            "seconds": seconds,
+            "memory": _memory(compiled),
+            "placed_bytes": len(placed),
+        }
         del compiled, lowered
         jax.clear_caches()
         _return_memory()
+        return answer, module + placed
+
+    def place(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+        """Let the compiler place and schedule, then stop it before code generation.
+
+        The options make memory run out on purpose once buffers are assigned (`needed_bytes` in the
+        answer tells how much there should be); the module has been dumped by then. A program that
+        fits all the same is compiled to the end (`needed_bytes` 0).
+        """
+        del blob
+        import jax
+
+        dumps = self.directory / "dump"
+        lowered = self._trace().lower()
+        shutil.rmtree(dumps, ignore_errors=True)
+        start = time.perf_counter()
+        needed = 0
+        try:
+            compiled = lowered.compile(compiler_options=request["options"])
+            del compiled
+        except Exception as error:
+            if OUT_OF_MEMORY not in str(error):
+                raise
+            needed = _needed_bytes(str(error))
+        finally:
+            del lowered
+            jax.clear_caches()
+        seconds = time.perf_counter() - start
+        module = _read_module(dumps, "after_optimizations")
+        answer = {
+            "msa": _read_msa(dumps),
+            "seconds": seconds,
+            "memory": {},
+            "placed_bytes": 0,
+            "needed_bytes": needed,
+        }
         return answer, module
 
     def _trace(self) -> Any:
@@ -129,15 +174,23 @@ class Server:
         return self.traced
 
 
-def _read_module(directory: Path) -> bytes:
-    """The final module: scheduled, with cycles. Empty if there is none in the dumps.
+def _needed_bytes(message: str) -> int:
+    """Memory that the compiler says the program needs, 0 where it does not say."""
+    found = re.search(r"total memory required[^(]*\(([\d.]+)([KMGT]?)", message)
+    if not found:
+        return 0
+    return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " "))
+
+
+def _read_module(directory: Path, phase: str = "after_codegen") -> bytes:
+    """The module after a phase; the last one has cycles. Empty if there is none in the dumps.
 
     Not from the executable: what XLA rebuilds there fails its own checks for calls that wait for
     their operands after they have started (SparseCore offload).
     """
     from workloads.hlo import module_bytes
 
-    paths = sorted(directory.glob("*.after_codegen.hlo.pb"), key=lambda p: p.stat().st_mtime_ns)
+    paths = sorted(directory.glob(f"*.{phase}.hlo.pb"), key=lambda p: p.stat().st_mtime_ns)
     return module_bytes(paths[-1].read_bytes()) if paths else b""
 
 
@@ -183,7 +236,7 @@ def describe_failure(error: BaseException, operation: str, path: Path | None) ->
     kind = "CompileError"
     if text.startswith("FAILED_PRECONDITION") and any(each in text for each in REFUSALS):
         kind = "OverrideError"
-    compiler_spoke = operation == "compile" and type(error).__name__.endswith("RuntimeError")
+    compiler_spoke = operation != "load" and type(error).__name__.endswith("RuntimeError")
     if not compiler_spoke:  # the compiler's messages start with their own code
         message = describe_error(error, path)
     return {"kind": kind, "message": message, "lines": lines[:MAX_ERROR_LINES]}
@@ -209,7 +262,7 @@ def main() -> None:
     requests: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests_in, requests, directory), daemon=True).start()
     server = Server(directory)
-    operations = {"load": server.load, "compile": server.compile}
+    operations = {"load": server.load, "compile": server.compile, "place": server.place}
     while True:
         request, blob = requests.get()
         # Backstop if the parent dies while foreign code holds the GIL: the default action of

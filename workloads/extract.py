@@ -6,33 +6,35 @@ and refusals are learned from every compile, and what a compile did comes back a
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from malloc_game import (
-    EVICTION,
     PREFETCH,
     TARGETS,
     Assignment,
-    Chunk,
-    Copy,
     CostTable,
     Problem,
     Target,
+    Value,
     latency,
 )
 from malloc_game import Instruction as TimedInstruction
-from malloc_game.problem import MAX_PRICED_POSITIONS
-from workloads.buffers import DataFlow, MsaDump, parse_dump
+from workloads.all_default import all_default_options
+from workloads.buffers import parse_dump
 from workloads.compile import Compiled, CompilerSession
-from workloads.costs import CostStore
+from workloads.cost_model import Traffic, mask_bits
+from workloads.costs import CostStore, roofline
 from workloads.hlo import Instruction, Module
-from workloads.judge import CompiledLatency, compiled_latency, copy_size
-from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING
-from workloads.structure import Row, Slot, Structure
+from workloads.judge import CompiledLatency, compiled_latency, traffic
+from workloads.mapping import assignment_of, mask_of
+from workloads.overrides import exclusions
+from workloads.placed import placed_module
+from workloads.probe import probe
+from workloads.structure import Row, Structure
 
 
 class Extraction:
@@ -41,17 +43,28 @@ class Extraction:
     Attributes:
       problem: the problem with the costs known so far (`refresh` after `learn`).
       store: the observed costs.
+      uncertainty: for each cost table of `problem`, the standard deviation of its entries in
+        cycles, float64[2**num_bits]; 0 where the compiler has spoken.
     """
 
     def __init__(self, all_default: Compiled, name: str, store: CostStore | None = None):
+        """all_default: the compile with everything in default memory.
+
+        store: where costs are remembered, of this target and compiler; by default the one on disk,
+        which all programs share. `CostStore()` remembers nothing of other runs.
+        """
         self.name = name
         self.target: Target = TARGETS[all_default.target]
         self.versions = dict(all_default.versions)
-        self.store = store or CostStore()
-        self.module = Module(all_default.hlo)
+        if store is None:
+            store = CostStore.on_disk(self.target.name, self.versions["libtpu"])
+        self.store = store
+        self.module = placed_module(all_default)
         dump = parse_dump(all_default.msa)
         self.structure = Structure(self.module, dump, self.target, name)
+        self.store.load(row.key for row in self.structure.rows)
         self._refused: set[int] = set()
+        self._refused_uses: set[tuple[int, int]] = set()
         self._exposures: list[tuple[bool, float]] = []
         self.learn(self.module)
         self.problem = self.refresh()
@@ -61,22 +74,38 @@ class Extraction:
     def learn(self, module: Module) -> int:
         """Record what a compile of this program says of costs; returns how many facts are new."""
         compiled = {i.name: i for i, _ in module.flattened()}
+        rows = self.structure.rows
+        asked = {
+            rows[v.copied_at].instruction.name for v in self.structure.values if v.copied_at >= 0
+        }
         new = 0
         for row in self.structure.rows:
-            other = compiled.get(row.instruction.name)
-            # A copy with one position is one that a prefetch can replace; see `Structure`.
-            is_replaceable = row.instruction.opcode == "copy" and len(row.slots) == 1
-            if other is None or other.opcode != row.instruction.opcode:
-                if is_replaceable:
+            mine, other = row.instruction, compiled.get(row.instruction.name)
+            if other is None or other.opcode != mine.opcode:
+                if _is_replaceable(row) and mine.name not in asked:
                     new += self.store.record(row.key, 1, 0)  # a prefetch has replaced it
                 continue
-            if is_replaceable and self._reads_alternate(other):
+            if other.fingerprint != mine.fingerprint:
+                continue  # another instruction, of the same name
+            if _is_replaceable(row) and self._reads_alternate(other):
                 continue  # not the copy that the table means: its source was prefetched
             cycles = other.estimated_cycles
+            if cycles is None and row.key in self.store.observed:
+                # Priced under other placements, but not here (a copy done by the DMA engine, say):
+                # what the judge charges stands in, not the model.
+                in_default, _ = traffic(other)
+                cycles = round(in_default / self.target.default_bytes_per_cycle)
             if cycles is not None:
                 mask = mask_of(other, row.slots, self.target)
                 new += self.store.record(row.key, mask, cycles)
+        self.store.save()
         return new
+
+    @property
+    def num_facts(self) -> int:
+        """Placements of this program's instructions whose cycles the compiler has given."""
+        keys = {row.key for row in self.structure.rows}
+        return sum(len(self.store.observed.get(key, ())) for key in keys)
 
     def monotone_latency(self, compiled: Compiled) -> CompiledLatency:
         """The latency of a compile if alternate memory never cost more than default memory.
@@ -89,7 +118,11 @@ class Extraction:
 
         def clamped(instruction: Instruction) -> int | None:
             cycles, row = instruction.estimated_cycles, rows.get(instruction.name)
-            if cycles is None or row is None or instruction.opcode != row.instruction.opcode:
+            if (
+                cycles is None
+                or row is None
+                or row.instruction.fingerprint != (instruction.fingerprint)
+            ):
                 return cycles
             mask = mask_of(instruction, row.slots, self.target)
             known = self.store.observed.get(row.key, {})
@@ -110,6 +143,9 @@ class Extraction:
         without = self.problem.replace(
             values=tuple(dataclasses.replace(v, write_back_cycles=0) for v in self.problem.values)
         )
+        # Charged, not replayed: what the game does with them is what is measured.
+        prefetches = tuple(c for c in found.copies if c.direction == PREFETCH)
+        found = dataclasses.replace(found, copies=prefetches)
         full = latency(self._unhidden(self.problem), found).write_back_cycles
         if full > 0:
             shown = (compiled_cycles - latency(without, found).cycles) / full
@@ -129,23 +165,34 @@ class Extraction:
         )
         return problem.replace(values=values)
 
-    def refuse(self, values: set[int]) -> None:
-        """Mark values that the compiler would not put in alternate memory."""
+    def refuse(self, values: set[int], uses: set[tuple[int, int]] = frozenset()) -> None:
+        """Mark values, and uses of parameters, that the compiler will not have in alternate memory.
+
+        uses: (time, value). Takes effect with `refresh`.
+        """
         self._refused |= values
+        self._refused_uses |= uses
 
     def refresh(self) -> Problem:
         """Rebuild `problem` with all costs and refusals known so far."""
         # One table for each kind of instruction, in order of appearance: learning keeps the shapes.
         numbers: dict[tuple, int] = {}
         tables: list[CostTable] = []
+        uncertainty: list[np.ndarray] = []
+        self._table_rows: list[Row] = []
         instructions = []
         seen: set[str] = set()
-        for row in self.structure.rows:
+        asked_copies = {value.copied_at for value in self.structure.values}
+        for t, row in enumerate(self.structure.rows):
             instruction = row.instruction
             sizes = tuple(p.size_bytes for p in row.positions)
-            number = numbers.setdefault((row.key, sizes, row.other_bytes), len(numbers))
+            kind = (row.key, sizes, row.other_bytes, t in asked_copies)
+            number = numbers.setdefault(kind, len(numbers))
             if number == len(tables):
-                tables.append(self._table(row))
+                table, deviation = self._table(row, t in asked_copies)
+                tables.append(table)
+                uncertainty.append(deviation)
+                self._table_rows.append(row)
             name = instruction.name
             while name in seen:
                 name += "'"
@@ -158,8 +205,12 @@ class Extraction:
                     trip_count=row.trips,
                     in_entry=instruction.computation == self.module.entry_id,
                     other_bytes=row.other_bytes,
-                    positions=row.positions,
+                    positions=tuple(
+                        dataclasses.replace(p, is_refused=(t, p.value) in self._refused_uses)
+                        for p in row.positions
+                    ),
                     cost_table=number,
+                    loops=row.loops,
                 )
             )
         values = tuple(
@@ -167,28 +218,52 @@ class Extraction:
                 v,
                 is_refused=i in self._refused,
                 write_back_cycles=round(v.write_back_cycles * self.exposure),
+                copy_cycles=self._copy_cycles(v),
             )
             for i, v in enumerate(self.structure.values)
         )
+        self.uncertainty = tuple(uncertainty)
         provenance = {"program": self.name, "target": self.target.name, "versions": self.versions}
-        self.problem = Problem(
-            self.name, self.target, tuple(instructions), values, tuple(tables), provenance
+        problem = Problem(
+            self.name,
+            self.target,
+            tuple(instructions),
+            values,
+            tuple(tables),
+            provenance=provenance,
         )
+        self.problem = problem.replace(exclusions=exclusions(problem))
         return self.problem
 
-    def _table(self, row: Row) -> CostTable:
-        bytes_per_cycle = self.target.default_bytes_per_cycle
-        if row.key in self.store.observed:
-            return self.store.table(row.key, row.positions, bytes_per_cycle)
-        # Never priced by the compiler: default-memory traffic at full bandwidth.
-        bits = min(len(row.positions), MAX_PRICED_POSITIONS)
-        cycles = []
-        for mask in range(1 << bits):
-            size = row.other_bytes + sum(
-                p.size_bytes for i, p in enumerate(row.positions) if i >= bits or not mask >> i & 1
-            )
-            cycles.append(math.ceil(size / bytes_per_cycle))
-        return CostTable(tuple(cycles), (False,) * len(cycles))
+    def _copy_cycles(self, value: Value) -> int:
+        """Cycles of a value's plain copy that writes alternate memory itself, -1 if not known."""
+        if value.copied_at < 0:
+            return -1
+        known = self.store.observed.get(self.structure.rows[value.copied_at].key, {})
+        return known.get(1) or -1
+
+    def _traffic(self, row: Row) -> Traffic:
+        return Traffic.of(row.positions, row.other_bytes, self.target.default_bytes_per_cycle)
+
+    def _table(self, row: Row, is_asked_copy: bool) -> tuple[CostTable, np.ndarray]:
+        traffic = self._traffic(row)
+        if row.key not in self.store.observed:  # judged without an estimate, so nothing is unsure
+            table = roofline(traffic)
+            return table, np.zeros(len(table.cycles))
+        table, deviation = self.store.table(row.key, traffic)
+        if is_asked_copy:  # in alternate memory a prefetch does its work: that is the decision
+            table = CostTable((table.cycles[0], 0), (table.known[0], True))
+            deviation = deviation * (1, 0)
+        return table, deviation
+
+    def covariance(self, table: int, masks: Sequence[int]) -> np.ndarray:
+        """Covariance between unknown entries of a cost table, cycles squared: float64[n, n].
+
+        Raises: KeyError for a table whose instructions the compiler gives no estimates for.
+        """
+        row = self._table_rows[table]
+        prediction = self.store.prediction(row.key, self._traffic(row))
+        return prediction.covariance(mask_bits(masks, len(row.positions)))
 
     # -- assignments -------------------------------------------------------------------------
 
@@ -199,72 +274,13 @@ class Extraction:
 
         module: the compile's module, where it is decoded already.
         """
-        module = module or Module(compiled.hlo)
-        by_name = {i.name: i for i, _ in module.flattened()}
-        masks = []
-        for row in self.structure.rows:
-            other = by_name.get(row.instruction.name)
-            if other is None:  # a copy that became asynchronous: its output is in alternate memory
-                masks.append(sum(1 << i for i, slot in enumerate(row.slots) if slot[0]))
-            else:
-                masks.append(mask_of(other, row.slots, self.target))
-        dump = parse_dump(compiled.msa) if compiled.msa else None
-        return Assignment(
-            tuple(masks),
-            tuple(self._chunks(dump)) if dump else (),
-            tuple(self._copies(module)),
-            source,
-        )
-
-    def _chunks(self, dump: MsaDump) -> Iterator[Chunk]:
-        flow, times = self.structure.flow, self.structure.times
-        mine = {i.name: i for i in self.module.instructions.values()}
-        for buffer_id, size, offset, start, end in dump.allocations:
-            buffer = dump.buffers.get(buffer_id)
-            instruction = mine.get(buffer.instruction) if buffer else None
-            if instruction is None:
-                continue
-            value = self.structure.numbers.get(flow.source(instruction, buffer.index))
-            if value is not None:
-                first = bisect.bisect_left(times, start)
-                yield Chunk(value, offset, size, first, bisect.bisect_right(times, end))
-
-    def _copies(self, module: Module) -> list[Copy]:
-        """Asynchronous copies of a compiled module, in the problem's times and values."""
-        flow, numbers = self.structure.flow, self.structure.numbers
-        mine = {i.name: i for i in self.module.instructions.values()}
-        index = {row.instruction.name: t for t, row in enumerate(self.structure.rows)}
-        theirs = DataFlow(module)
-        started: dict[int, tuple[int, int]] = {}
-        now = 0
-        rows = []
-        for instruction, _ in module.flattened():
-            if instruction.name in index:
-                now = index[instruction.name] + 1
-            elif instruction.is_async_start:
-                started[instruction.id] = (now, len(started))
-            elif instruction.is_async_done:
-                start = instruction.operands[0]
-                size, is_read = copy_size(start, self.target)
-                place = theirs.source(start.operands[0], ())
-                origin = mine.get(module.instructions[place[0]].name)
-                value = numbers.get(flow.source(origin, place[1])) if origin else None
-                if size and value is not None and start.id in started:
-                    direction = PREFETCH if is_read else EVICTION
-                    begin, rank = started[start.id]
-                    rows.append((rank, Copy(value, begin, now, size, direction)))
-        return [copy for _, copy in sorted(rows, key=lambda row: row[0])]
+        return assignment_of(self.structure, compiled, source, module)
 
 
-def mask_of(instruction: Instruction, slots: Sequence[Slot], target: Target) -> int:
-    """Placement mask of a compiled instruction: bit i, slot i is in alternate memory."""
-    mask = 0
-    for i, (is_output, number, index) in enumerate(slots):
-        source = instruction if is_output else instruction.operands[number]
-        leaf = source.leaves.get(index)
-        if leaf is not None and leaf.memory_space == target.alternate_memory_space:
-            mask |= 1 << i
-    return mask
+def _is_replaceable(row: Row) -> bool:
+    """Whether it is a plain copy of a parameter, which a prefetch can do without; `Structure`."""
+    is_output_only = len(row.slots) == 1 and row.slots[0][0]
+    return row.instruction.opcode == "copy" and is_output_only and row.instruction.keeps_layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,12 +292,17 @@ class Extracted:
     xla_default_latency: CompiledLatency
     all_default: Compiled
     all_default_latency: CompiledLatency
+    num_checks: int  # fast checks that the probing took
 
 
 def extract_session(
-    session: CompilerSession, progress: Callable[[str], None] = lambda message: None
+    session: CompilerSession,
+    progress: Callable[[str], None] = lambda message: None,
+    store: CostStore | None = None,
 ) -> Extracted:
-    """Compile XLA's default and the all-default program; build the problem from both.
+    """Compile XLA's default and the all-default program; build the problem from both, and probe it.
+
+    store: as for `Extraction`; by default the one on disk, if the session caches at all.
 
     Raises:
       WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
@@ -289,21 +310,24 @@ def extract_session(
     progress(f"compiling {session.name} for {session.target} as XLA maps it")
     default = session.compile({})
     progress("compiling it with everything in default memory")
-    all_default = session.compile(EXACT_OPTIONS, overrides=KEEP_EVERYTHING)
-    extraction = Extraction(all_default, session.name)
-    module = Module(default.hlo)
+    all_default = session.compile(all_default_options(session))
+    if store is None and not session.uses_cache:
+        store = CostStore()
+    extraction = Extraction(all_default, session.name, store)
+    module = placed_module(default)
     extraction.learn(module)
     extraction.refresh()
     xla_default = extraction.assignment_of(default, "xla_default", module)
-    judged = compiled_latency(module, extraction.target)
+    judged = compiled_latency(Module(default.hlo), extraction.target)
     extraction.calibrate(judged.cycles, xla_default, is_ours=False)
-    extraction.refresh()
+    num_checks = probe(session, extraction, progress)
     return Extracted(
         extraction,
         xla_default,
         judged,
         all_default,
-        compiled_latency(extraction.module, extraction.target),
+        compiled_latency(Module(all_default.hlo), extraction.target),
+        num_checks,
     )
 
 

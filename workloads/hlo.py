@@ -42,6 +42,7 @@ _SCHEMA = {
         "u32s": (6, "uint32", True),
         "u64s": (7, "uint64", True),
     },
+    "SliceDimension": {"start": (1, "int64", False)},
     "Instruction": {
         "name": (1, "string", False),
         "opcode": (2, "string", False),
@@ -50,6 +51,7 @@ _SCHEMA = {
         "literal": (8, "Literal", False),
         "parameter_number": (9, "int64", False),
         "tuple_index": (13, "int64", False),
+        "slice_dimensions": (17, "SliceDimension", True),
         "custom_call_target": (28, "string", False),
         "id": (35, "int64", False),
         "operand_ids": (36, "int64", True),
@@ -59,6 +61,8 @@ _SCHEMA = {
         "backend_config": (43, "bytes", False),
         "comparison_direction": (63, "string", False),
         "frontend_attributes": (68, "bytes", False),
+        # A member of a oneof in XLA; as a list it tells index 0 from none.
+        "cross_program_prefetch_index": (80, "int32", True),
         "original_value": (88, "bytes", False),
     },
     "Computation": {
@@ -86,6 +90,9 @@ _ELEMENT_BITS = {
     32: 4, 33: 8,
 }  # fmt: skip
 _TUPLE = 13
+_FREE_CALLS = frozenset(
+    {"AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "NopReturnToken"}
+)
 
 
 @functools.cache
@@ -194,6 +201,11 @@ class Instruction:
         return self.opcode == "custom-call" and self.proto.custom_call_target == "ConcatBitcast"
 
     @property
+    def is_free_call(self) -> bool:
+        """Whether it is a custom call that only tells the compiler something."""
+        return self.opcode == "custom-call" and self.proto.custom_call_target in _FREE_CALLS
+
+    @property
     def is_async_start(self) -> bool:
         """Whether it starts a copy or a slice between memories."""
         if self.opcode == "async-start":
@@ -206,6 +218,19 @@ class Instruction:
         if self.opcode == "async-done":
             return self.operands[0].is_async_start
         return self.opcode in ("copy-done", "slice-done")
+
+    @property
+    def is_cross_program_prefetch(self) -> bool:
+        """Whether it starts a copy for which the program before has already made room."""
+        return bool(self.proto.cross_program_prefetch_index)
+
+    @property
+    def slice_starts(self) -> tuple[int, ...]:
+        """First index in each dimension of a slice or of the start of one; else nothing."""
+        slice_ = self.proto
+        if self.opcode == "async-start":
+            slice_ = self.module.root(self.proto.called_computation_ids[0]).proto
+        return tuple(dimension.start for dimension in slice_.slice_dimensions)
 
     @functools.cached_property
     def fingerprint(self) -> str:

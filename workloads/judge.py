@@ -50,7 +50,7 @@ def is_timed(instruction: Instruction) -> bool:
         instruction.opcode in ZERO_COST
         or instruction.is_async_start
         or instruction.is_async_done
-        or instruction.is_concat_bitcast
+        or (instruction.is_free_call and instruction.estimated_cycles is None)
     )
 
 

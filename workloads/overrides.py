@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from malloc_game import PREFETCH, Assignment, Problem
+from malloc_game import PREFETCH, Assignment, Exclusion, Problem
 from malloc_game.problem import index_text
 
 # Asking for a mapping is exact about slices and cross-program prefetch only when both are off.
@@ -29,7 +29,7 @@ def _quote(name: str) -> str:
     return "^" + re.escape(name).replace("\\", "\\\\").replace('"', '\\"') + "$"
 
 
-def _position(value_name: str) -> str:
+def position_matcher(value_name: str) -> str:
     name, index = _VALUE_NAME.match(value_name).groups()
     inside = f'instruction_name_regex: "{_quote(name)}"'
     if index:
@@ -37,10 +37,11 @@ def _position(value_name: str) -> str:
     return f"hlo_position_matcher {{ {inside} }}"
 
 
-def _operand(instruction: str, number: int, size: int | None = None) -> str:
+def _operand(instruction: str, number: int, index: tuple[int, ...], size: int | None = None) -> str:
     inside = f'instruction_name_regex: "{_quote(instruction)}" operand_number: {number}'
     if size is not None:
         inside += f" size_gte: {size} size_lte: {size}"
+    inside += " tuple_index { " + "".join(f"index: {i} " for i in index) + "}"
     return f"hlo_operand_filter {{ {inside} }}"
 
 
@@ -48,7 +49,7 @@ def _override(where: str, action: str) -> str:
     return f"overrides {{ {where} {action} }}"
 
 
-def _definitions(problem: Problem, value: int) -> list[str]:
+def definitions(problem: Problem, value: int) -> list[str]:
     """Names of the arrays that define a value: its first one, then in-place updates in the entry.
 
     What a loop body writes back into a carried value is left out: naming it aborts the compiler,
@@ -63,22 +64,57 @@ def _definitions(problem: Problem, value: int) -> list[str]:
     return list(names)
 
 
+def keep(value_name: str) -> str:
+    """The override that keeps the value of this name (`fusion.3{0}`) in default memory."""
+    return _override(position_matcher(value_name), "keep_in_default_memory {}")
+
+
+def exclusions(problem: Problem) -> tuple[Exclusion, ...]:
+    """What cannot be asked for together: see `malloc_game.problem.Exclusion`.
+
+    To keep one use of a parameter in default memory, while others are in alternate memory, names
+    the instruction; that matches the instruction's own output too, and keeps it in default memory,
+    unless its size or its tuple index tells it from the operand.
+    """
+    found = []
+    times = [{t for t, _ in places} for places in problem.positions_of_value]
+    for t, instruction in enumerate(problem.instructions):
+        for used in instruction.positions:
+            parameter = problem.values[used.value]
+            is_asked = parameter.is_parameter and parameter.may_be_in_alternate
+            if used.is_output or not is_asked or len(times[used.value]) < 2:
+                continue
+            for made in instruction.positions:
+                output = problem.values[made.value]
+                if (
+                    made.is_output
+                    and not output.is_parameter
+                    and output.may_be_in_alternate
+                    and made.index == used.index
+                    and output.size_bytes == parameter.size_bytes
+                ):
+                    found.append(Exclusion(used.value, t, made.value))
+    return tuple(found)
+
+
 def overrides(
     problem: Problem,
     assignment: Assignment,
     *,
     pin: bool = True,
     prefetch: bool = True,
+    strict: bool = True,
     permitted: frozenset[int] = frozenset(),
 ) -> str:
     """`MsaTensorOverrides` text that asks the compiler for `assignment`.
 
     pin: demand alternate memory for computed values that have it, instead of only allowing it.
-    prefetch: demand the assignment's copies at their times, instead of leaving them to XLA.
+    prefetch: ask for the assignment's copies at their times, instead of leaving them to XLA.
+    strict: demand the copies, to the very time, instead of asking for them.
     permitted: values for which nothing is demanded, only allowed.
     A demand that cannot be met makes the compile fail with `OverrideError`; a permission does not.
     """
-    return "\n".join(_overrides(problem, assignment, pin, prefetch, permitted))
+    return "\n".join(_overrides(problem, assignment, pin, prefetch, strict, permitted))
 
 
 def _overrides(
@@ -86,6 +122,7 @@ def _overrides(
     assignment: Assignment,
     pin: bool,
     prefetch: bool,
+    strict: bool,
     permitted: frozenset[int],
 ) -> Iterator[str]:
     copy_ends = {
@@ -100,17 +137,19 @@ def _overrides(
     }
     for v, value in enumerate(problem.values):
         places = problem.positions_of_value[v]
+        if not places:
+            continue  # not ours to place, or nothing that takes time touches it
         inside = [(t, p) for t, p in places if assignment.in_alternate(t, p)]
         if not inside and v not in sources:
-            for name in _definitions(problem, v):
-                yield _override(_position(name), "keep_in_default_memory {}")
+            for name in definitions(problem, v):
+                yield keep(name)
             continue
         if not value.is_parameter:
             # Only permitted: a copy that is to become a prefetch, since XLA replaces it by itself,
             # and a live-out, whose last use needs default memory and contradicts a pin.
             is_free = value.copied_at >= 0 or value.is_live_out or v in permitted
             if pin and not is_free:
-                yield _override(_position(value.name), "pin_in_alternate_memory {}")
+                yield _override(position_matcher(value.name), "pin_in_alternate_memory {}")
             continue
         asked: set[int] = set()
         for t, p in places:
@@ -119,12 +158,12 @@ def _overrides(
             if position.is_output:
                 continue
             if not assignment.in_alternate(t, p):
-                # Without the size the instruction's own output would stay in default memory too.
-                where = _operand(name, position.number, value.size_bytes)
+                where = _operand(name, position.number, position.index, value.size_bytes)
                 yield _override(where, "keep_in_default_memory {}")
             elif prefetch and (v, t) in copy_ends and t not in asked and v not in permitted:
                 asked.add(t)
                 start = copy_ends[v, t].start
                 time = problem.instructions[start].schedule_time - 1
-                action = f"prefetch {{ logical_time: {max(time, 0)} strict_timing: true }}"
-                yield _override(_operand(name, position.number), action)
+                timing = " strict_timing: true" if strict else ""
+                action = f"prefetch {{ logical_time: {max(time, 0)}{timing} }}"
+                yield _override(_operand(name, position.number, position.index), action)

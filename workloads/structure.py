@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
 from malloc_game import Position, Target, Value
-from workloads.buffers import Buffer, DataFlow, MsaDump, Place
+from workloads.buffers import Buffer, DataFlow, MsaDump, Place, asynchronous_names
 from workloads.errors import CompileError
 from workloads.hlo import Instruction, Module
 from workloads.judge import is_timed, traffic
@@ -31,9 +32,17 @@ class _Class:
     is_parameter: bool = False
     is_live_out: bool = False
     is_updated_in_place: bool = False  # a parameter's buffer that instructions also write
+    # Not ours to place: of asynchronous calls, which need some of their buffers in alternate
+    # memory, or in alternate memory though all was to be kept out.
+    is_fixed: bool = False
     # The plain copy that defines it, if a prefetch can replace it, and the parameter it copies.
     copied_by: str = ""
     copied_from: Place | None = None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is a parameter that must stay where it is, being updated there."""
+        return self.is_parameter and self.is_updated_in_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Row:
     slots: tuple[Slot, ...]  # where its positions are, in the order of `positions`
     positions: tuple[Position, ...]
     other_bytes: int  # default-memory traffic of everything else
+    loops: tuple[int, ...] = ()  # numbers of the loops around it, outermost first
 
     @property
     def key(self) -> tuple:
@@ -65,9 +75,11 @@ class Structure:
     def __init__(self, module: Module, dump: MsaDump, target: Target, name: str):
         self.module, self.dump, self.target = module, dump, target
         self.flow = DataFlow(module)
-        self._classes = self._merge_buffers({i.name: i for i in module.instructions.values()})
+        self._by_name = {i.name: i for i in module.instructions.values()}
+        self._classes = self._merge_buffers()
         self.numbers = {place: i for i, place in enumerate(self._classes)}
         self._mark_copies()
+        self._mark_outputs()
         timed, previous = [], -1
         for instruction, trips in module.flattened():
             if is_timed(instruction):
@@ -77,22 +89,35 @@ class Structure:
         if not timed:
             raise CompileError(f"{name}: the compiled program has no instruction that takes time")
         self.times = [time for _, time, _ in timed]
-        self.rows = tuple(Row(*head, *self._positions(head[0])) for head in timed)
+        loops = _loops(module)
+        self.rows = tuple(
+            Row(*head, *self._positions(head[0]), loops.get(head[0].computation, ()))
+            for head in timed
+        )
         self.values = tuple(self._make_values())
 
-    def _merge_buffers(self, by_name: dict[str, Instruction]) -> dict[Place, _Class]:
+    def value_of(self, buffer: Buffer) -> int | None:
+        """The value that a buffer of any dump of this program is part of, None for none."""
+        instruction = self._by_name.get(buffer.instruction)
+        if instruction is None:
+            return None
+        return self.numbers.get(self.flow.source(instruction, buffer.index))
+
+    def _merge_buffers(self) -> dict[Place, _Class]:
         """One class for each buffer of the dump, by the representative of its places."""
         flow = self.flow
         places: dict[int, Place] = {}
         for number, buffer in self.dump.buffers.items():
-            places[number] = self._unite_buffer(buffer, by_name)
+            places[number] = self._unite_buffer(buffer)
         classes: dict[Place, _Class] = {}
+        asynchronous = asynchronous_names(self.module)
         for number, buffer in self.dump.buffers.items():
             last = max([buffer.definition_time, *self._uses_before_exit(buffer)])
             fresh = _Class(buffer.name, buffer.size_bytes, buffer.definition_time, last)
             merged = classes.setdefault(flow.find(places[number]), fresh)
             merged.last_use = max(merged.last_use, last)
             merged.size_bytes = max(merged.size_bytes, buffer.size_bytes)
+            merged.is_fixed |= not asynchronous.isdisjoint(buffer.instructions)
             if buffer.definition_time < merged.definition_time:
                 merged.name, merged.definition_time = buffer.name, buffer.definition_time
         for parameter in self.module.parameters(self.module.entry_id):
@@ -116,8 +141,8 @@ class Structure:
             if not (name == root.name and root.opcode == "tuple")
         ]
 
-    def _unite_buffer(self, buffer: Buffer, by_name: dict[str, Instruction]) -> Place:
-        flow = self.flow
+    def _unite_buffer(self, buffer: Buffer) -> Place:
+        flow, by_name = self.flow, self._by_name
         if buffer.instruction not in by_name:
             raise CompileError(f"the dump names an unknown instruction {buffer.instruction!r}")
         place = flow.source(by_name[buffer.instruction], buffer.index)
@@ -143,6 +168,16 @@ class Structure:
             if not result.is_parameter and result.name == instruction.name:
                 result.copied_by, result.copied_from = instruction.name, place
 
+    def _mark_outputs(self) -> None:
+        """Find parameters that are written, and what is in alternate memory all the same."""
+        for instruction, _ in self.module.flattened():
+            for index, leaf in instruction.leaves.items():
+                known = self._classes.get(self.flow.source(instruction, index))
+                if known is None:
+                    continue
+                known.is_updated_in_place |= known.is_parameter and is_timed(instruction)
+                known.is_fixed |= leaf.memory_space == self.target.alternate_memory_space
+
     def _positions(
         self, instruction: Instruction
     ) -> tuple[tuple[Slot, ...], tuple[Position, ...], int]:
@@ -163,14 +198,16 @@ class Structure:
             known = self._classes.get(place)
             if replaceable and not slot[0]:
                 known = None  # a prefetch reads the parameter in default memory
-            if slot[0] and known is not None and known.is_parameter:
-                known.is_updated_in_place = True
+            if known is not None and known.is_fixed:
+                known = None
             if known is not None and 0 < known.size_bytes <= self.target.alternate_memory_bytes:
-                found.append((slot, Position(self.numbers[place], *slot, leaf.size_bytes)))
+                position = Position(self.numbers[place], *slot, leaf.size_bytes)
+                found.append((slot, position, not known.is_in_place))
             elif leaf.memory_space == 0:
                 other += leaf.size_bytes
-        found.sort(key=lambda item: -item[1].size_bytes)
-        return tuple(slot for slot, _ in found), tuple(p for _, p in found), other
+        # Only the first few are priced: those that may be in alternate memory, the largest first.
+        found.sort(key=lambda item: (not item[2], -item[1].size_bytes))
+        return tuple(slot for slot, _, _ in found), tuple(p for _, p, _ in found), other
 
     def _make_values(self) -> Iterator[Value]:
         covered: dict[int, list[int]] = {}
@@ -198,7 +235,6 @@ class Structure:
                 name += "'"
             names.add(name)
             fits = 0 < known.size_bytes <= self.target.alternate_memory_bytes
-            in_place = known.is_parameter and known.is_updated_in_place
             writes_back = known.is_live_out and not known.is_parameter
             cycles = math.ceil(known.size_bytes / self.target.default_bytes_per_cycle)
             yield Value(
@@ -208,8 +244,28 @@ class Structure:
                 end=min(end, last + 1),
                 is_parameter=known.is_parameter,
                 is_live_out=known.is_live_out,
-                may_be_in_alternate=fits and not in_place and bool(times),
+                may_be_in_alternate=fits and not known.is_in_place and bool(times),
                 write_back_cycles=cycles if writes_back else 0,
                 copied_at=copied_at,
                 copied_from=self.numbers[known.copied_from] if copied_at >= 0 else -1,
             )
+
+
+def _loops(module: Module) -> dict[int, tuple[int, ...]]:
+    """Numbers of the loops around each computation, outermost first."""
+    found: dict[int, tuple[int, ...]] = {}
+    count = itertools.count()
+
+    def visit(computation: int, around: tuple[int, ...]) -> None:
+        found.setdefault(computation, around)
+        for instruction in module.sequence(computation):
+            inside = around
+            if instruction.opcode == "while":
+                inside = (*around, next(count))
+            elif instruction.opcode not in ("call", "conditional"):
+                continue
+            for called in instruction.proto.called_computation_ids:
+                visit(called, inside)
+
+    visit(module.entry_id, ())
+    return found

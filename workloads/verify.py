@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from malloc_game import Assignment, Problem
-from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
+from workloads.compare import compare, keep_only
+from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
 from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.packing import SORT_ORDER_OPTION, sort_order
+from workloads.placed import placed_module
+from workloads.placement import Placer, placer_of
+from workloads.refusal import refused_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +25,10 @@ class Verification:
     latency: CompiledLatency
     honoured: float  # fraction of decisions that hold in the compiled program, 0..1
     not_honoured: tuple[str, ...]  # one line for each decision that does not
-    mode: str  # how the compiler was asked: "exact", "relaxed" or "guided"
+    mode: str  # how the compiler was asked: the name of a `Mode`
     options: dict[str, str]  # compiler options that give this program, overrides included
     assignment: Assignment  # what the compiled program really does
+    num_repairs: int  # values that were no longer demanded, so that the rest could be
 
     @property
     def cycles(self) -> float:
@@ -36,88 +41,68 @@ class Mode:
     """A way of asking for an assignment, from demanding to permitting."""
 
     name: str
-    pin: bool
-    prefetch: bool
+    pin: bool  # demand that computed values are in alternate memory
+    prefetch: bool  # ask for the assignment's copies
+    strict: bool  # demand them, at their very times
     options: dict[str, str]
 
 
-EXACT = Mode("exact", True, True, EXACT_OPTIONS)
-RELAXED = Mode("relaxed", False, True, EXACT_OPTIONS)
+EXACT = Mode("exact", True, True, True, EXACT_OPTIONS)
+RELAXED = Mode("relaxed", True, True, False, EXACT_OPTIONS)
+PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
 # XLA places what the assignment allows, with its own copies, slices and cross-program prefetch.
-GUIDED = Mode("guided", False, False, {})
-MODES = (EXACT, RELAXED, GUIDED)
+GUIDED = Mode("guided", False, False, False, {})
+MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
+
+_MAX_REPAIRS = 40
 
 
-def compare(
-    extraction: Extraction, wanted: Assignment, found: Assignment
-) -> tuple[float, tuple[str, ...]]:
-    """Fraction of the problem's decisions on which two assignments agree, and where they do not.
+def _accepted_options(
+    placer: Placer, problem: Problem, assignment: Assignment, mode: Mode
+) -> tuple[dict[str, str], int]:
+    """Compiler options for `assignment` under which the fast check passes, and repairs made.
 
-    A decision is a computed value, or one use of a parameter, that may be in alternate memory.
-    """
-    problem = extraction.problem
-    total, wrong = 0, []
-    for v, value in enumerate(problem.values):
-        if not value.may_be_in_alternate:
-            continue
-        groups: dict[int, list[tuple[int, int]]] = {}
-        for t, p in problem.positions_of_value[v]:
-            if problem.instructions[t].in_entry or not value.is_parameter:
-                groups.setdefault(t if value.is_parameter else -1, []).append((t, p))
-        for places in groups.values():
-            total += 1
-            bad = [
-                (t, p) for t, p in places if wanted.in_alternate(t, p) != found.in_alternate(t, p)
-            ]
-            if bad:
-                t, p = bad[0]
-                side = "alternate" if wanted.in_alternate(t, p) else "default"
-                where = f"{problem.instructions[t].name} {problem.instructions[t].positions[p]}"
-                wrong.append(f"{value.name}: wanted in {side} memory at {where}")
-    return (1.0 - len(wrong) / total if total else 1.0), tuple(wrong)
-
-
-# How the compiler names what it could not do; see MSA's override errors.
-_REFUSED_VALUE = re.compile(r"defining instruction '([^']+)'|value defined at (\S+) requires")
-_REFUSED_USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
-_MAX_REPAIRS = 24
-
-
-def _refused_value(problem: Problem, message: str) -> int | None:
-    """The value that an override error speaks of, None if it cannot be told."""
-    defining, use = _REFUSED_VALUE.search(message), _REFUSED_USE.search(message)
-    for t, instruction in enumerate(problem.instructions):
-        if use and instruction.name == use.group(1):
-            for position in problem.instructions[t].positions:
-                if not position.is_output and position.number == int(use.group(2)):
-                    return position.value
-    if defining:
-        for v, value in enumerate(problem.values):
-            if re.split(r"[{']", value.name)[0] in defining.groups():
-                return v
-    return None
-
-
-def _compile_repaired(
-    session: CompilerSession, problem: Problem, assignment: Assignment, mode: Mode
-) -> tuple[Compiled, dict[str, str]]:
-    """Compile; what the compiler refuses to be forced into it is then only permitted to do.
-
-    A refusal takes a fraction of a second, so a few of them cost less than one compile.
+    Tried in this order: as it is; with the compiler placing buffers in the order in which they lie
+    in the assignment; then what is refused is only permitted, and if it is refused again kept in
+    default memory. Raises: CompileError.
     """
     permitted: frozenset[int] = frozenset()
-    while True:
+    dropped: frozenset[int] = frozenset()
+    held = {chunk.value for chunk in assignment.chunks}
+    order = sort_order(problem, assignment) if mode.pin else ""
+    for _ in range(_MAX_REPAIRS):
+        asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
         text = overrides(
-            problem, assignment, pin=mode.pin, prefetch=mode.prefetch, permitted=permitted
+            problem,
+            asked,
+            pin=mode.pin,
+            prefetch=mode.prefetch,
+            strict=mode.strict,
+            permitted=permitted,
         )
         options = {**mode.options, OVERRIDES_OPTION: text}
         try:
-            return session.compile(options), options
+            placer.place(options)
+            return options, len(permitted) + len(dropped)
         except OverrideError as error:
-            value = _refused_value(problem, str(error))
-            if value is None or value in permitted or len(permitted) >= _MAX_REPAIRS:
-                raise
+            refusal = error
+        if order:
+            options = {**options, SORT_ORDER_OPTION: order}
+            try:
+                placer.place(options)
+                return options, len(permitted) + len(dropped)
+            except OverrideError as error:
+                refusal = error
+        if not placer.is_fast:  # the next mode rather than a compile for each repair
+            raise refusal
+        value = refused_value(problem, str(refusal))
+        if value is None or value in dropped:
+            raise refusal
+        if value in permitted:
+            dropped |= {value}
+        else:
             permitted |= {value}
+    raise refusal
 
 
 def verify(
@@ -135,22 +120,25 @@ def verify(
         the compiler was killed or took too long.
     """
     problem = extraction.problem
+    placer = placer_of(session)
     for i, mode in enumerate(modes):
         try:
-            compiled, options = _compile_repaired(session, problem, assignment, mode)
+            options, repairs = _accepted_options(placer, problem, assignment, mode)
+            compiled = session.compile(options)
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:  # refused, or more than the compiler can take: ask for less
             if i == len(modes) - 1:
                 raise
             continue
-        module = Module(compiled.hlo)
+        module = placed_module(compiled)
         extraction.learn(module)
         extraction.refresh()
         found = extraction.assignment_of(compiled, f"{assignment.source}, compiled", module)
-        honoured, wrong = compare(extraction, assignment, found)
-        latency = compiled_latency(module, extraction.target)
+        honoured, differences = compare(problem, assignment, found)
+        latency = compiled_latency(Module(compiled.hlo), extraction.target)
         extraction.calibrate(latency.cycles, found, is_ours=True)
         extraction.refresh()
-        return Verification(latency, honoured, wrong, mode.name, options, found)
+        messages = tuple(difference.message for difference in differences)
+        return Verification(latency, honoured, messages, mode.name, options, found, repairs)
     raise ValueError("modes is empty")

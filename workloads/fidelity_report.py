@@ -1,0 +1,248 @@
+"""Fidelity measurements as files, as a report for people, and as tables of `docs/fidelity.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from malloc_game import MallocGameError
+from malloc_game.fileio import from_json, read_json, write_bytes, write_json
+from workloads.compile import versions
+from workloads.errors import WorkloadError
+from workloads.fidelity import Fidelity, Sample
+
+SCHEMA_VERSION = 1
+BEGIN = "<!-- measured: begin -->"
+END = "<!-- measured: end -->"
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def cell_path(directory: pathlib.Path, program: str, target: str) -> pathlib.Path:
+    """The file of one measurement in a directory of many."""
+    return directory / f"{program}-{target}.json"
+
+
+def save(fidelity: Fidelity, path: pathlib.Path) -> None:
+    """Write one measurement as JSON. Raises: MallocGameError: it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"schema_version": SCHEMA_VERSION, "fidelity": dataclasses.asdict(fidelity)})
+
+
+def load(path: pathlib.Path) -> Fidelity:
+    """Read a measurement. Raises: MallocGameError: no such file, or not one of ours."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise MallocGameError(f"{path}: not a fidelity measurement of this release")
+    found = from_json(Fidelity, content.get("fidelity"), str(path))
+    return dataclasses.replace(found, versions=dict(found.versions))
+
+
+def load_same(path: pathlib.Path, *, num_random: int, seed: int) -> Fidelity | None:
+    """An earlier measurement with these settings and the compiler that is installed, or None."""
+    try:
+        known = load(path)
+    except MallocGameError:
+        return None
+    is_same = known.seed == seed and len(known.random) == num_random
+    return known if is_same and known.versions == versions() else None
+
+
+# -- one program -----------------------------------------------------------------------------
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def _quantile(errors: np.ndarray, q: float) -> float | None:
+    return float(np.quantile(errors, q)) if len(errors) else None
+
+
+def _sample_row(sample: Sample) -> str:
+    compiled = "-" if sample.compiled is None else f"{sample.compiled:,.0f}"
+    error = "-" if sample.error is None else f"{sample.error:+.3%}"
+    how = sample.mode + (f", {sample.repairs} repaired" if sample.repairs else "")
+    return (
+        f"  {sample.source:14} {sample.predicted:>14,.0f} {compiled:>14} {error:>9}"
+        f" {_percent(sample.honoured):>8}  {how}"
+    )
+
+
+def text(fidelity: Fidelity) -> str:
+    """The report of one measurement, lines of at most 100 columns."""
+    errors, rho = fidelity.errors, fidelity.rank_correlation
+    samples = [
+        fidelity.xla_default,
+        *([fidelity.final] if fidelity.final else []),
+        *fidelity.random,
+    ]
+    head = ("mapping", "predicted", "compiled", "error", "honoured", "asked")
+    unfit = sum(not s.fits for s in fidelity.random)
+    lines = [
+        f"{fidelity.program} on {fidelity.target}: {fidelity.instructions} timed instructions,"
+        f" {fidelity.decisions} decisions ({fidelity.refused} refused by the compiler)",
+        f"{fidelity.compiles} compiles and {fidelity.checks} checks before the random mappings, in"
+        f" {fidelity.seconds:.0f} s; seed {fidelity.seed}; latencies in cycles",
+        f"  {head[0]:14} {head[1]:>14} {head[2]:>14} {head[3]:>9} {head[4]:>8}  {head[5]}",
+        *map(_sample_row, samples),
+        f"random mappings: |error| median {_percent(_quantile(errors, 0.5))},"
+        f" 95th percentile {_percent(_quantile(errors, 0.95))},"
+        f" expected by the cost model {_percent(fidelity.deviation)};"
+        f" rank correlation {'-' if rho is None else f'{rho:.3f}'};"
+        f" honoured {_percent(fidelity.honoured)}; {unfit} did not fit",
+    ]
+    if fidelity.worst:
+        lines.append("worst instructions (share of the latency that was predicted wrongly, mean):")
+    for row in fidelity.worst:
+        trips = f" x {row.trip_count}" if row.trip_count > 1 else ""
+        lines.append(f"  {row.error:8.3%}  {row.name} ({row.opcode}{trips})")
+    return "\n".join(lines)
+
+
+# -- many programs ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figure:
+    """One line of the summary: what is measured, what was aimed at, whether it is met."""
+
+    name: str
+    target: str
+    value: str
+    is_met: bool
+
+
+def _figures(cells: Sequence[Fidelity]) -> list[_Figure]:
+    errors = np.concatenate([c.errors for c in cells])
+    random = [s for c in cells for s in c.random]
+    finals = [abs(c.final.error) for c in cells if c.final and c.final.error is not None]
+    defaults = [abs(c.xla_default.error) for c in cells]
+    ranks = [c.rank_correlation for c in cells if c.rank_correlation is not None]
+    honoured = np.array([c.honoured for c in cells])
+    median, p95 = _quantile(errors, 0.5) or 0.0, _quantile(errors, 0.95) or 0.0
+    unfit = sum(not s.fits for s in random) / max(len(random), 1)
+    compiles = max(c.compiles for c in cells)
+    final = max(finals, default=0.0)
+    within = np.mean([e <= 0.005 for e in finals]) if finals else 1.0
+    rank = float(np.mean(ranks)) if ranks else 1.0
+    worst_default = max(defaults)
+    return [
+        _Figure("decisions honoured, mean over random mappings", ">= 99.5%",
+                _percent(float(honoured.mean())), honoured.mean() >= 0.995),
+        _Figure("the same, least of all programs", ">= 97%",
+                _percent(float(honoured.min())), honoured.min() >= 0.97),
+        _Figure("absolute error of random mappings, median", "<= 2%", _percent(median), median <= 0.02),
+        _Figure("the same, 95th percentile", "<= 5%", _percent(p95), p95 <= 0.05),
+        _Figure("absolute error of the correction loop's last plan, greatest", "<= 0.5%",
+                f"{_percent(final)} ({within:.0%} of programs within)", final <= 0.005),
+        _Figure("absolute error of XLA's default, greatest", "<= 2%",
+                _percent(worst_default), worst_default <= 0.02),
+        _Figure("rank correlation within a program, mean", ">= 0.95", f"{rank:.3f}", rank >= 0.95),
+        _Figure("random mappings that the compiler cannot fit", "< 1%",
+                _percent(unfit), unfit < 0.01),
+        _Figure("compiles before the random mappings, most", "<= 12",
+                str(compiles), compiles <= 12),
+    ]  # fmt: skip
+
+
+def markdown(cells: Sequence[Fidelity]) -> str:
+    """The summary, a row for each measurement, and the instructions behind the largest errors."""
+    if not cells:
+        return "Nothing has been measured.\n"
+    programs, targets = sorted({c.program for c in cells}), sorted({c.target for c in cells})
+    known = "; ".join(
+        sorted({", ".join(f"{k} {v}" for k, v in sorted(c.versions.items())) for c in cells})
+    )
+    lines = [
+        f"{len(cells)} program-target pairs: {len(programs)} programs on {', '.join(targets)};"
+        f" {sum(len(c.random) for c in cells)} random mappings compiled; {known}.",
+        "",
+        "| figure | aim | measured | met |",
+        "|---|---|---|---|",
+        *(f"| {f.name} | {f.target} | {f.value} | {'yes' if f.is_met else 'no'} |"
+          for f in _figures(cells)),
+        "",
+        "| program | target | decisions | refused | honoured | median error | 95th | last plan |"
+        " XLA default | rank | unfit | compiles | checks | s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *map(_markdown_row, sorted(cells, key=lambda c: (c.program, c.target))),
+        "",
+        "Instructions that were predicted worst (mean share of the latency, random mappings):",
+        "",
+        "| program | target | instruction | error |",
+        "|---|---|---|---:|",
+    ]  # fmt: skip
+    worst = [(row.error, c, row) for c in cells for row in c.worst]
+    for error, cell, row in sorted(worst, key=lambda item: -item[0])[:12]:
+        where = f"`{row.name}` ({row.opcode})"
+        lines.append(f"| {cell.program} | {cell.target} | {where} | {error:.2%} |")
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(c: Fidelity) -> str:
+    rho = c.rank_correlation
+    cells = [
+        c.program, c.target, c.decisions, c.refused, _percent(c.honoured),
+        _percent(_quantile(c.errors, 0.5)), _percent(_quantile(c.errors, 0.95)),
+        _percent(abs(c.final.error)) if c.final and c.final.error is not None else "-",
+        _percent(abs(c.xla_default.error)), "-" if rho is None else f"{rho:.3f}",
+        sum(not s.fits for s in c.random), c.compiles, c.checks, f"{c.seconds:.0f}",
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def write_into(path: pathlib.Path, tables: str) -> None:
+    """Put the tables between the two markers of a Markdown file; its other text stays.
+
+    A file that does not exist is made. Raises: WorkloadError: the file has no markers.
+    """
+    old = path.read_text() if path.exists() else f"# Fidelity\n\n{BEGIN}\n{END}\n"
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise WorkloadError(f"{path}: needs the lines {BEGIN} and {END}, for the tables between")
+    write_bytes(path, f"{before}{BEGIN}\n\n{tables}\n{END}{after}".encode())
+
+
+def measure_all(
+    pairs: Iterable[tuple[str, str]],
+    measure: Callable[[str, str], Fidelity],
+    directory: pathlib.Path | None,
+    *,
+    num_random: int,
+    seed: int,
+    progress: Callable[[str], None] = lambda message: None,
+) -> list[Fidelity]:
+    """Measure pairs of program and target, each once: what `directory` holds is not done again."""
+    cells: list[Fidelity] = []
+    todo: list[Any] = list(pairs)
+    for i, (program, target) in enumerate(todo):
+        path = cell_path(directory, program, target) if directory else None
+        known = load_same(path, num_random=num_random, seed=seed) if path else None
+        if known is None:
+            progress(f"{i + 1} of {len(todo)}: {program} on {target}")
+            known = measure(program, target)
+            if path:
+                save(known, path)
+        cells.append(known)
+    return cells
+
+
+def result(fidelity: Fidelity) -> str:
+    """One measurement as JSON text, with the derived figures."""
+    errors = fidelity.errors
+    content = dataclasses.asdict(fidelity)
+    content["summary"] = {
+        "honoured": fidelity.honoured,
+        "error_median": _quantile(errors, 0.5),
+        "error_p95": _quantile(errors, 0.95),
+        "rank_correlation": fidelity.rank_correlation,
+    }
+    return json.dumps(content, indent=2)

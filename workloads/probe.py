@@ -1,0 +1,141 @@
+"""Which decisions the compiler can be asked for at all, found by asking.
+
+Some uses refuse alternate memory whatever is asked (large cache operands on v5e, results of the
+program); the compiler's dump does not say so. A few mappings that together ask for everything, each
+run through the fast check, show what comes out in default memory all the same; what does so again
+when nothing else is in its way is refused for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+import malloc_game as mg
+from malloc_game import Assignment, Problem
+from malloc_game.baselines import follow_wanted
+from workloads.compare import Difference, compare, keep_only
+from workloads.compile import OVERRIDES_OPTION, CompilerSession
+from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
+from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.packing import SORT_ORDER_OPTION, sort_order
+from workloads.placed import placed_module
+from workloads.placement import Placer, placer_of
+from workloads.refusal import refused_value
+
+if TYPE_CHECKING:  # an extraction is probed as soon as it is made
+    from workloads.extract import Extraction
+
+_LABEL = "probe-1"
+_MAX_MAPPINGS = 12
+# Without the fast check every mapping is a full compile, which at least teaches costs as well.
+_MAX_SLOW_MAPPINGS = 2
+_MAX_REFUSALS = 64
+
+
+def probe(
+    session: CompilerSession,
+    extraction: Extraction,
+    progress: Callable[[str], None] = lambda message: None,
+) -> int:
+    """Mark in the extraction's problem what the compiler refuses; returns the number of checks.
+
+    The answer is remembered on disk. Raises: CompileError: the compiler was killed, or hangs.
+    """
+    known = session.remembered(_LABEL)
+    if known is None:
+        prober = _Prober(placer_of(session), extraction)
+        prober.run()
+        problem = extraction.problem
+        names = [problem.values[v].name for v in sorted(prober.values)]
+        uses = [
+            [problem.instructions[t].name, problem.values[v].name] for t, v in sorted(prober.uses)
+        ]
+        known = {"values": names, "uses": uses, "checks": prober.checks}
+        session.remember(_LABEL, known)
+    values = {value.name: v for v, value in enumerate(extraction.problem.values)}
+    times = {i.name: t for t, i in enumerate(extraction.problem.instructions)}
+    extraction.refuse(
+        {values[name] for name in known["values"]},
+        {(times[instruction], values[name]) for instruction, name in known["uses"]},
+    )
+    extraction.refresh()
+    progress(
+        f"probed with {known['checks']} checks: the compiler refuses alternate memory for"
+        f" {len(known['values'])} values and {len(known['uses'])} uses of parameters"
+    )
+    return known["checks"]
+
+
+class _Prober:
+    """State of one probing."""
+
+    def __init__(self, placer: Placer, extraction: Extraction):
+        self.placer = placer
+        self.extraction = extraction
+        self.checks = 0
+        self.values: set[int] = set()
+        self.uses: set[tuple[int, int]] = set()  # (time, value)
+
+    def run(self) -> None:
+        """Ask for everything, a mapping at a time."""
+        problem = self.extraction.problem
+        program = mg.encode(problem)
+        asked = np.zeros(program.max_decisions, bool)
+        asked[int(program.num_decisions) :] = True
+        for _ in range(_MAX_MAPPINGS if self.placer.is_fast else _MAX_SLOW_MAPPINGS):
+            state, _ = follow_wanted(program, jnp.asarray(~asked))
+            placed = np.asarray(state.chunk_of) != mg.UNPLACED
+            if not (placed & ~asked).any():
+                break
+            asked |= placed
+            wanted = mg.to_assignment(problem, state, "probe")
+            suspects = self._not_given(problem, wanted)
+            if suspects and self.placer.is_fast:
+                alone = keep_only(problem, wanted, {d.value for d in suspects})
+                again = {(d.value, d.time) for d in self._not_given(problem, alone)}
+                suspects = [d for d in suspects if (d.value, d.time) in again]
+            for difference in suspects:
+                if difference.time is None:
+                    self.values.add(difference.value)
+                else:
+                    self.uses.add((difference.time, difference.value))
+
+    def _not_given(self, problem: Problem, wanted: Assignment) -> list[Difference]:
+        """What is in default memory though asked for; what refuses by name is left out of it.
+
+        A refusal by name is one of many reasons together, so that it proves nothing here.
+        """
+        left_out: set[int] = set()
+        for _ in range(_MAX_REFUSALS):
+            held = {c.value for c in wanted.chunks} - left_out
+            asked = keep_only(problem, wanted, held)
+            text = overrides(problem, asked, strict=False)
+            options = {
+                **EXACT_OPTIONS,
+                OVERRIDES_OPTION: text,
+                SORT_ORDER_OPTION: sort_order(problem, asked),
+            }
+            self.checks += 1
+            try:
+                placed = self.placer.place(options)
+            except OverrideError as error:
+                value = refused_value(problem, str(error))
+                if value is None or value in left_out:
+                    return []
+                left_out.add(value)
+                continue
+            except (CompilerKilled, CompileTimeout):
+                raise
+            except CompileError:
+                return []
+            module = placed_module(placed)
+            if not self.placer.is_fast:  # otherwise no instruction has cycles
+                self.extraction.learn(module)
+            found = self.extraction.assignment_of(placed, "probe", module)
+            _, differences = compare(problem, asked, found)
+            return [d for d in differences if d.wanted_in_alternate]
+        return []
