@@ -7,6 +7,7 @@
 #   make check    lint and formatting, without changing anything
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game
+#   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity.md
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
 
@@ -22,7 +23,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: setup demo test check format bench lock clean stale
+.PHONY: setup demo test check format bench fidelity lock clean stale
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -62,6 +63,14 @@ bench: setup
 
 # One resolution for every Python version and platform. Where packages come from is the user's own
 # configuration, so nothing about it goes into the lock.
+# Hours for the whole suite; it can be stopped, and goes on where it was. For a part of it:
+#   make fidelity PROGRAMS="lstm decode" TARGETS="v4 v5e"
+PROGRAMS ?= suite
+TARGETS ?= v4 v5e v6e v5p tpu7x
+fidelity: setup
+	$(BIN)/mallocgame fidelity $(PROGRAMS) $(addprefix --target ,$(TARGETS)) \
+	  --out out/fidelity --report docs/fidelity.md
+
 lock:
 	@command -v $(UV) >/dev/null || { \
 	  echo "error: 'make lock' needs uv (pip install uv), or name it: make lock UV=..." >&2; exit 1; }

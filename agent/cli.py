@@ -96,8 +96,8 @@ def _say(began: float, message: str) -> None:
               help="Seconds of planning, after the two compiles that every run needs.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
-              help="Directory for result.json, assignment.json, overrides.textproto, problem.json.",
-              )  # fmt: skip
+              help="Directory for result.json, assignment.json, problem.json, and the long compiler"
+              " options (*.textproto).")  # fmt: skip
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
@@ -278,14 +278,14 @@ def fidelity(
             progress=lambda message: _say(began, message),
         )  # fmt: skip
 
-    cells = fidelity_report.measure_all(
+    cells, failures = fidelity_report.measure_all(
         [(name, target) for name in chosen for target in targets], one, out,
         num_random=num_random, seed=seed, progress=lambda message: _say(began, message),
     )  # fmt: skip
     for cell in cells:
         print(fidelity_report.result(cell) if as_json else fidelity_report.text(cell) + "\n")
     if report_file is not None:
-        fidelity_report.write_into(report_file, fidelity_report.markdown(cells))
+        fidelity_report.write_into(report_file, fidelity_report.markdown(cells, failures))
 
 
 @cli.command()

@@ -22,7 +22,7 @@ from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
-from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.overrides import ASKING_OPTIONS, overrides
 from workloads.verify import GUIDED, MODES, Mode, Verification, verify
 
 Progress = Callable[[str], None]
@@ -138,7 +138,9 @@ class _Loop:
 
     def correct(self, source: str, plan: Callable[[mg.Problem], mg.Assignment]) -> None:
         """Plan, compile, learn, until prediction and compiler agree; keep the best for `source`."""
-        done = correct(self.session, self.extraction, plan, rounds=_GREEDY_ROUNDS)
+        done = correct(
+            self.session, self.extraction, plan, rounds=_GREEDY_ROUNDS, progress=self.say
+        )
         for one in done.rounds:
             self.num_compiles += 1
             self._note(source, one)
@@ -157,19 +159,26 @@ class _Loop:
             raise
         except CompileError as error:  # refused, or too much for the compiler: the loop goes on
             self._note(source, Round(assignment, predicted, None, str(error)))
+            self.say(f"{source}: the compiler would not have the assignment ({error})")
             return False
         finally:
             self.num_compiles += 1
-        self._note(source, Round(assignment, predicted, found))
+        candidate = self._note(source, Round(assignment, predicted, found))
+        reference = self.candidates["xla_default"].compiled
+        how = "" if found.mode == MODES[0].name else f" ({found.mode})"
+        self.say(
+            f"{source}: predicted {predicted / reference:.3f}, compiled"
+            f" {candidate.compiled / reference:.3f} of XLA's default,"
+            f" {found.honoured:.1%} honoured{how}"
+        )
         return True
 
-    def _note(self, source: str, done: Round) -> None:
+    def _note(self, source: str, done: Round) -> Candidate | None:
         """Remember what became of a compile, and keep it if it is the best of its source."""
         assignment, found = done.assignment, done.verification
         self.tried.setdefault(assignment.masks, None)
         if found is None:
-            self.say(f"{source}: the compiler would not have the assignment ({done.failure})")
-            return
+            return None
         self._note_refusals(assignment, found)
         candidate = Candidate(
             source, self._realised(assignment, found), done.predicted, found.cycles,
@@ -177,12 +186,7 @@ class _Loop:
         )  # fmt: skip
         self.tried[assignment.masks] = candidate
         self._keep(source, candidate)
-        reference = self.candidates["xla_default"].compiled
-        how = "" if found.mode == "exact" else f" ({found.mode})"
-        self.say(
-            f"{source}: predicted {done.predicted / reference:.3f}, compiled"
-            f" {found.cycles / reference:.3f} of XLA's default, {found.honoured:.1%} honoured{how}"
-        )
+        return candidate
 
     def guide(self) -> None:
         """Let XLA do the best mapping with slices and cross-program prefetch; kept if faster."""
@@ -383,7 +387,7 @@ def plan_offline(
         cycles = mg.latency(problem, assignment).cycles if assignment is not None else None
         options = {}
         if assignment is not None and source != "xla_default":
-            options = {**EXACT_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
+            options = {**ASKING_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
         candidates[source] = Candidate(source, assignment, cycles, options=options)
     best = min(
         (c for c in candidates.values() if c.predicted is not None), key=lambda c: c.predicted

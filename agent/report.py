@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import malloc_game as mg
-from agent.optimize import OVERRIDES_OPTION, SOURCES, Candidate, Outcome
+from agent.optimize import OVERRIDES_OPTION, SORT_ORDER_OPTION, SOURCES, Candidate, Outcome
 from malloc_game.errors import MallocGameError
 
 _LABELS = {
@@ -24,7 +24,12 @@ _LABELS = {
     "agent": "agent",
     "best": "best",
 }
-_FILES = ("result.json", "assignment.json", "overrides.textproto", "problem.json")
+# Long compiler options, each in a file of its own.
+_OPTION_FILES = {
+    OVERRIDES_OPTION: "overrides.textproto",
+    SORT_ORDER_OPTION: "sort_order.textproto",
+}
+_FILES = ("result.json", "assignment.json", *_OPTION_FILES.values(), "problem.json")
 
 
 def result(outcome: Outcome) -> dict[str, Any]:
@@ -114,14 +119,17 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
 
 
 def _snippet(outcome: Outcome, out: pathlib.Path | None) -> str:
-    options = {k: v for k, v in outcome.best.options.items() if k != OVERRIDES_OPTION}
-    if out is not None:
-        text = f"open({str(out / 'overrides.textproto')!r}).read()"
-    else:
-        text = "open('overrides.textproto').read()  # written with --out DIR"
     lines = ["", "On a TPU, compile with:", "", "compiler_options = {"]
-    lines += [f"    {name!r}: {value!r}," for name, value in options.items()]
-    lines += [f"    {OVERRIDES_OPTION!r}: {text},", "}"]
+    for name, value in outcome.best.options.items():
+        file = _OPTION_FILES.get(name)
+        if file is None:
+            text = repr(value)
+        elif out is not None:
+            text = f"open({str(out / file)!r}).read()"
+        else:
+            text = f"open({file!r}).read()  # written with --out DIR"
+        lines.append(f"    {name!r}: {text},")
+    lines.append("}")
     lines += ["jax.jit(fn).lower(*args).compile(compiler_options=compiler_options)", ""]
     return "\n".join(lines)
 
@@ -160,7 +168,8 @@ def write(outcome: Outcome, out: pathlib.Path) -> None:
         reference = outcome.candidates["xla_default"].assignment
         mg.save_problem(outcome.problem, staging / "problem.json", reference)
         mg.save_assignment(assignment, outcome.problem, staging / "assignment.json")
-        (staging / "overrides.textproto").write_text(best.options.get(OVERRIDES_OPTION, ""))
+        for option, file in _OPTION_FILES.items():
+            (staging / file).write_text(best.options.get(option, ""))
         (staging / "result.json").write_text(json.dumps(result(outcome), indent=2) + "\n")
         for name in _FILES:
             os.replace(staging / name, out / name)
@@ -195,7 +204,7 @@ def evaluate(
         found = mg.latency(problem, assignment)
         # XLA's own mapping uses slices and other means that the game's rules do not know.
         is_xlas = assignment.source.startswith("xla_default")
-        violations = [] if is_xlas else mg.check(problem, assignment)
+        violations = mg.check(problem, assignment, expressible=not is_xlas)
         rows.append(
             {
                 "mapping": name,

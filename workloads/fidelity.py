@@ -27,8 +27,8 @@ from workloads.placement import placer_of
 from workloads.verify import EXACT, RELAXED, Verification, verify
 
 NUM_RANDOM = 10
-NUM_COMPILES = 10  # for extraction and calibration, which leaves two for the correction loop
-NUM_ROUNDS = 2
+NUM_COMPILES = 12  # extraction, calibration and the correction loop together
+_KEPT_FOR_CORRECTION = 4
 # The random games of a measurement are drawn with other keys than those of a calibration.
 _FRESH = 1_000_003
 _NUM_WORST = 5
@@ -120,7 +120,7 @@ def measure(
     """Measure one program on one target. Costs that other programs taught are not used.
 
     program: as for `CompilerSession`. num_random: fresh random legal games to compile. compiles: at
-    most so many before the correction loop, which takes up to two more.
+    most so many before those; the correction loop takes what calibration leaves.
 
     Raises:
       WorkloadError: the program or target cannot be used. CompileError: the compiler failed.
@@ -136,9 +136,14 @@ def measure(
             1.0, "default", 0, found.xla_default_latency.wait_cycles,
         )  # fmt: skip
         calibration = calibrate(
-            session, extraction, compiles=compiles, seed=seed, progress=progress
+            session,
+            extraction,
+            compiles=max(compiles - _KEPT_FOR_CORRECTION, 2),
+            seed=seed,
+            progress=progress,
         )
-        correction = correct(session, extraction, _greedy, rounds=NUM_ROUNDS, progress=progress)
+        rounds = max(compiles - 2 - len(calibration.steps), 1)
+        correction = correct(session, extraction, _greedy, rounds=rounds, progress=progress)
         final = None
         if correction.final is not None:
             final = _sample(correction.final.assignment.source, correction.final.predicted,

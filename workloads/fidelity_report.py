@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from malloc_game import MallocGameError
 from malloc_game.fileio import from_json, read_json, write_bytes, write_json
 from workloads.compile import versions
-from workloads.errors import WorkloadError
+from workloads.errors import CompileError, WorkloadError
 from workloads.fidelity import Fidelity, Sample
 
 SCHEMA_VERSION = 1
@@ -138,9 +137,10 @@ def _figures(cells: Sequence[Fidelity]) -> list[_Figure]:
                 _percent(float(honoured.mean())), honoured.mean() >= 0.995),
         _Figure("the same, least of all programs", ">= 97%",
                 _percent(float(honoured.min())), honoured.min() >= 0.97),
-        _Figure("absolute error of random mappings, median", "<= 2%", _percent(median), median <= 0.02),
+        _Figure("absolute error of random mappings, median", "<= 2%",
+                _percent(median), median <= 0.02),
         _Figure("the same, 95th percentile", "<= 5%", _percent(p95), p95 <= 0.05),
-        _Figure("absolute error of the correction loop's last plan, greatest", "<= 0.5%",
+        _Figure("absolute error of the loop's last plan, greatest", "<= 0.5%",
                 f"{_percent(final)} ({within:.0%} of programs within)", final <= 0.005),
         _Figure("absolute error of XLA's default, greatest", "<= 2%",
                 _percent(worst_default), worst_default <= 0.02),
@@ -152,8 +152,11 @@ def _figures(cells: Sequence[Fidelity]) -> list[_Figure]:
     ]  # fmt: skip
 
 
-def markdown(cells: Sequence[Fidelity]) -> str:
-    """The summary, a row for each measurement, and the instructions behind the largest errors."""
+def markdown(cells: Sequence[Fidelity], failures: Mapping[str, str] | None = None) -> str:
+    """The summary, a row for each measurement, and the instructions behind the largest errors.
+
+    failures: pairs that could not be measured, and why.
+    """
     if not cells:
         return "Nothing has been measured.\n"
     programs, targets = sorted({c.program for c in cells}), sorted({c.target for c in cells})
@@ -183,6 +186,8 @@ def markdown(cells: Sequence[Fidelity]) -> str:
     for error, cell, row in sorted(worst, key=lambda item: -item[0])[:12]:
         where = f"`{row.name}` ({row.opcode})"
         lines.append(f"| {cell.program} | {cell.target} | {where} | {error:.2%} |")
+    for pair, reason in sorted((failures or {}).items()):
+        lines += ["", f"Not measured: {pair}: {reason}"]
     return "\n".join(lines) + "\n"
 
 
@@ -219,20 +224,34 @@ def measure_all(
     num_random: int,
     seed: int,
     progress: Callable[[str], None] = lambda message: None,
-) -> list[Fidelity]:
-    """Measure pairs of program and target, each once: what `directory` holds is not done again."""
+) -> tuple[list[Fidelity], dict[str, str]]:
+    """Measure pairs of program and target, each once: what `directory` holds is not done again.
+
+    Returns the measurements, and for each pair that the compiler failed on the reason.
+
+    Raises:
+      CompileError: the compiler failed on the only pair.
+    """
     cells: list[Fidelity] = []
-    todo: list[Any] = list(pairs)
+    failures: dict[str, str] = {}
+    todo = list(pairs)
     for i, (program, target) in enumerate(todo):
         path = cell_path(directory, program, target) if directory else None
         known = load_same(path, num_random=num_random, seed=seed) if path else None
         if known is None:
             progress(f"{i + 1} of {len(todo)}: {program} on {target}")
-            known = measure(program, target)
+            try:
+                known = measure(program, target)
+            except CompileError as error:
+                if len(todo) == 1:
+                    raise
+                failures[f"{program} on {target}"] = str(error)
+                progress(f"{program} on {target} cannot be measured: {error}")
+                continue
             if path:
                 save(known, path)
         cells.append(known)
-    return cells
+    return cells, failures
 
 
 def result(fidelity: Fidelity) -> str:

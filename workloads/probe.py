@@ -20,7 +20,7 @@ from malloc_game.baselines import follow_wanted
 from workloads.compare import Difference, compare, keep_only
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
-from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.overrides import ASKING_OPTIONS, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placed import placed_module
 from workloads.placement import Placer, placer_of
@@ -29,7 +29,7 @@ from workloads.refusal import refused_value
 if TYPE_CHECKING:  # an extraction is probed as soon as it is made
     from workloads.extract import Extraction
 
-_LABEL = "probe-1"
+_LABEL = "probe-2"
 _MAX_MAPPINGS = 12
 # Without the fast check every mapping is a full compile, which at least teaches costs as well.
 _MAX_SLOW_MAPPINGS = 2
@@ -115,7 +115,7 @@ class _Prober:
             asked = keep_only(problem, wanted, held)
             text = overrides(problem, asked, strict=False)
             options = {
-                **EXACT_OPTIONS,
+                **ASKING_OPTIONS,
                 OVERRIDES_OPTION: text,
                 SORT_ORDER_OPTION: sort_order(problem, asked),
             }

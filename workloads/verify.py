@@ -11,7 +11,7 @@ from workloads.errors import CompileError, CompilerKilled, CompileTimeout, Overr
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
-from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.overrides import ASKING_OPTIONS, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placed import placed_module
 from workloads.placement import Placer, placer_of
@@ -47,9 +47,9 @@ class Mode:
     options: dict[str, str]
 
 
-EXACT = Mode("exact", True, True, True, EXACT_OPTIONS)
-RELAXED = Mode("relaxed", True, True, False, EXACT_OPTIONS)
-PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
+EXACT = Mode("exact", True, True, True, ASKING_OPTIONS)
+RELAXED = Mode("relaxed", True, True, False, ASKING_OPTIONS)
+PERMITTED = Mode("permitted", False, True, False, ASKING_OPTIONS)
 # XLA places what the assignment allows, with its own copies, slices and cross-program prefetch.
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
