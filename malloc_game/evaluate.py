@@ -36,15 +36,14 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     events = _copy_events(assignment)
     evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
     prefetched = {c.value for c in assignment.copies if c.direction == PREFETCH}
-    copies = {v.copied_at: i for i, v in enumerate(problem.values) if v.copied_at >= 0}
+    copies = {v.copied_at for v in problem.values}
     written_back = set()
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
         _play(timeline, events.get(t, ()))
         cycles = problem.instruction_cycles(t, mask)
-        copied = copies.get(t)
-        if copied is not None and mask and copied not in prefetched:
-            cycles = _copy_cycles(problem, t, mask, copied)
+        if t in copies:
+            cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
         timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
         for p, position in enumerate(instruction.positions):
             if position.is_output and mask >> p & 1 and position.value not in evicted:
@@ -54,12 +53,19 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     return Latency(timeline.elapsed - timeline.waited, timeline.waited, float(write_back))
 
 
-def _copy_cycles(problem: Problem, time: int, mask: int, value: int) -> float:
-    """Cycles of a plain copy that no prefetch replaces and that writes alternate memory itself."""
-    known = problem.values[value].copy_cycles
-    if known >= 0:
-        return known
-    return problem.default_bytes(time, mask) / problem.target.default_bytes_per_cycle
+def _copy_cycles(
+    problem: Problem, assignment: Assignment, time: int, prefetched: set[int], cycles: float
+) -> float:
+    """Cycles of a plain copy: `cycles`, unless it writes alternate memory without a prefetch."""
+    for p, position in enumerate(problem.instructions[time].positions):
+        value = problem.values[position.value]
+        is_written = value.copied_at == time and assignment.in_alternate(time, p)
+        if is_written and position.value not in prefetched:
+            if value.copy_cycles >= 0:
+                return value.copy_cycles
+            moved = problem.default_bytes(time, assignment.masks[time])
+            return moved / problem.target.default_bytes_per_cycle
+    return cycles
 
 
 # Sort key (see `Copy`), number of the copy in the assignment, the copy, whether it starts.

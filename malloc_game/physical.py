@@ -212,9 +212,13 @@ class _Flow:
         self.current = {c.offset - c.value_offset: np.zeros(pieces, bool) for c in self.chunks}
         # What no instruction with a position defines (a parameter, a constant, what another core
         # computes) is born in default memory.
-        first = next(iter(problem.positions_of_value[value]), None)
-        is_computed = first is not None and self._position(*first).is_output
+        places = problem.positions_of_value[value]
+        first = [self._position(t, p).is_output for t, p in places if t == places[0][0]]
+        is_computed = first[:1] == [True]
         self.current[_DEFAULT] = np.full(pieces, self.value.is_parameter or not is_computed)
+        # Only allocated, for the first that touches it to fill (a loop its result): there is
+        # nothing yet to be found, wherever it is.
+        self.is_empty = not self.value.is_parameter and not is_computed and any(first)
         self.positions: dict[int, list[int]] = {}  # at each time
         self.in_flight: dict[int, _InFlight] = {}
         self.found: list[Violation] = []
@@ -363,7 +367,7 @@ class _Flow:
             begins = {c.offset - c.value_offset for c in self.chunks if c.start == time}
             bases.sort(key=lambda b: (not self.current[b].any(), b not in begins))
             self._define(bases[0])
-        else:
+        elif self.version or not self.is_empty:
             self._must_be_whole(bases, NO_COPY, f"alternate memory {where}")
 
     def _must_be_whole(self, places: list[int], kind: str, where: str) -> None:

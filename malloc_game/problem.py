@@ -248,6 +248,10 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
             t >= value.copied_at,
             f"{where}: value {value.name} is used at {t}, before the copy at {value.copied_at}",
         )
+        _require(
+            value.is_parameter or not position.is_refused,
+            f"{where}: is_refused is for parameters; value {value.name} is computed",
+        )
 
 
 def _check_exclusion(problem: Problem, name: str, exclusion: Exclusion) -> None:

@@ -25,6 +25,12 @@ DRAWING = """
     w  4  param    .   .   .   u1
     k  4  copied:0 D2  -   .   u1
 """
+RULES = """
+    cycles         20  20    20    20
+    w  4  param    .   u1    u1?   u1
+    x  4  temp     D1  D1~w  u1    .
+    y  4  temp     .   .     D1~w  u1
+"""
 
 
 @pytest.fixture
@@ -99,6 +105,85 @@ def test_optional_fields_may_be_missing_in_a_file(tmp_path, problem):
             del value["copied_at"]
     path.write_text(json.dumps(content))
     assert mg.load_problem(path) == problem
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.json.gz"])
+def test_what_the_compiler_cannot_be_asked_for_round_trips(tmp_path, name):
+    problem = toy(RULES)
+    assert problem.exclusions == (mg.Exclusion(0, 1, 1), mg.Exclusion(0, 2, 2))
+    path = tmp_path / name
+    mg.save_problem(problem, path)
+    loaded = mg.load_problem(path)
+    assert loaded.exclusions == problem.exclusions
+    assert [p.is_refused for i in loaded.instructions for p in i.positions if p.value == 0] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert loaded == problem
+
+
+def test_a_file_from_before_refused_uses_and_exclusions_still_loads(tmp_path):
+    problem = toy(RULES)
+    path = tmp_path / "problem.json"
+    mg.save_problem(problem, path)
+    content = json.loads(path.read_text())
+    del content["problem"]["exclusions"]
+    for instruction in content["problem"]["instructions"]:
+        del instruction["loops"]
+        for position in instruction["positions"]:
+            del position["is_refused"]
+    for value in content["problem"]["values"]:
+        del value["copy_cycles"]
+    path.write_text(json.dumps(content))
+    assert mg.load_problem(path) == toy(RULES.replace("~w", "").replace("u1?", "u1"))
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "new", "expected"),
+    [
+        ("exclusion", "output", 3, "exclusions[0]: no values 0 and 3"),
+        ("exclusion", "time", 0, "exclusions[0]: op.0 does not read the parameter"),
+        ("exclusion", "time", "1", "problem.exclusions[0].time: expected int"),
+        ("exclusion", "use", 1, "problem.exclusions[0]: unknown field 'use'"),
+        ("position", "is_refused", "no", "positions[0].is_refused: expected bool"),
+    ],
+)
+def test_a_broken_rule_is_named(tmp_path, record, field, new, expected):
+    path = tmp_path / "problem.json"
+    mg.save_problem(toy(RULES), path)
+    content = json.loads(path.read_text())
+    records = {
+        "exclusion": content["problem"]["exclusions"][0],
+        "position": content["problem"]["instructions"][1]["positions"][0],
+    }
+    records[record][field] = new
+    path.write_text(json.dumps(content))
+    line = _error_line(mg.load_problem, path, kind=mg.ProblemError)
+    assert line.startswith(str(path)) and expected in line
+
+
+def test_a_mapping_of_the_compilers_round_trips(tmp_path, problem):
+    first = mg.Copy(1, 0, 2, 2048, is_cross_program=True)
+    slices = (first, mg.Copy(1, 1, 2, 2048, value_offset=2048, start_order=1, end_order=3))
+    eviction = mg.Copy(0, 2, 2, 4096, mg.EVICTION, trip_count=2)
+    chunks = (mg.Chunk(1, 0, 2048, 0, 4), mg.Chunk(1, 2048, 2048, 1, 4, value_offset=2048))
+    mapping = mg.Assignment((0,) * 4, chunks, (*slices, eviction), "xla_default")
+    path = tmp_path / "assignment.json"
+    mg.save_assignment(mapping, problem, path)
+    assert mg.load_assignment(path, problem) == mapping
+
+
+def test_a_file_from_before_slices_and_evictions_still_loads(tmp_path, problem):
+    old = {
+        "masks": [0, 1, 0, 1],
+        "chunks": [{"value": 0, "offset": 0, "size": 4096, "start": 1, "end": 4}],
+        "copies": [{"value": 1, "start": 0, "end": 3, "size": 4096, "direction": "prefetch"}],
+        "source": "game",
+    }
+    path = tmp_path / "assignment.json"
+    path.write_text(json.dumps({"schema_version": 1, "assignment": old}))
+    loaded = mg.load_assignment(path, problem)
+    assert loaded.chunks == (mg.Chunk(0, 0, 4096, 1, 4),)
+    assert loaded.copies == (mg.Copy(1, 0, 3, 4096),)
 
 
 # --- corrupt files ----------------------------------------------------------------------------
@@ -195,6 +280,8 @@ DELETE = object()
         ("values.0.end", 9, "values[0] (x): live range [1, 9)"),
         ("values.0.start", 2, "value x lives over [2, 4), not at 1"),
         ("values.0.write_back_cycles", -1, "values[0] (x): write_back_cycles is -1"),
+        ("values.2.copy_cycles", -2, "values[2] (k): copy_cycles is -2"),
+        ("instructions.1.loops", [0, -1], "instructions[1] (op.1): loops"),
         ("values.1.copied_at", 1, "values[1] (w): copied_at is 1"),
         ("values.2.copied_at", 4, "values[2] (k): copied_at is 4"),
         ("values.2.copied_from", 5, "values[2] (k): copied_from is 5"),
@@ -238,6 +325,10 @@ def test_a_broken_field_is_named(tmp_path, problem, where, new, expected):
         (lambda a: _damaged(a, "copies", start=-1), "copies[0] times"),
         (lambda a: _damaged(a, "copies", value=99), "copies[0].value 99"),
         (lambda a: _damaged(a, "copies", direction="sideways"), "copies[0].direction 'sideways'"),
+        (lambda a: _damaged(a, "copies", trip_count=0), "copies[0] has trip_count 0"),
+        (lambda a: _damaged(a, "copies", end_order=-1), "end_order -1"),
+        (lambda a: _damaged(a, "copies", size=-4), "copies[0] has size -4"),
+        (lambda a: _damaged(a, "chunks", value_offset=-1), "chunks[0] has size 4096 and value"),
     ],
 )
 def test_an_assignment_that_does_not_fit_is_refused(

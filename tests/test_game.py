@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import malloc_game as mg
 from malloc_game import COPY, DROP, NO_COPY
 from malloc_game.encode import bucket
+from malloc_game.problem import MAX_PRICED_POSITIONS
 from tests.toy import (
     KIB,
     NUM_STEPS,
@@ -641,15 +642,25 @@ def test_costs_are_of_masks_not_of_single_positions():
     assert game.play(NO_COPY) == 14
 
 
-def test_positions_past_the_eighth_cost_nothing_but_are_mapped():
-    rows = "\n".join(f"v{i} 1 param! . u" for i in range(8))
+@pytest.mark.parametrize("past", [0, 1])
+def test_positions_past_the_priced_ones_cost_nothing_but_are_mapped(past):
+    """x is operand number 9, the last that is priced, or number 10, the first that is not."""
+    before = MAX_PRICED_POSITIONS - 1 + past
+    rows = "\n".join(f"v{i} 1 param! . u" for i in range(before))
     problem = toy(f"cycles 20 20\n{rows}\nx 1 temp D2 -")
+    x = len(problem.values) - 1
     last = problem.instructions[1]
-    more = (*last.positions, mg.Position(8, False, 8, (), KIB))
-    last = dataclasses.replace(last, positions=more)
-    game = Game(problem.replace(instructions=(problem.instructions[0], last)))
-    assert game.play(NO_COPY) == 2
-    assert game.assignment.masks == (1, 1 << 8)
+    positions = (*last.positions, mg.Position(x, False, before, (), KIB))
+    # One cycle less for each position that is priced.
+    cycles = tuple(20 - mask.bit_count() for mask in range(1 << MAX_PRICED_POSITIONS))
+    table = mg.CostTable(cycles, (True,) * len(cycles))
+    problem = problem.replace(
+        instructions=(problem.instructions[0], dataclasses.replace(last, positions=positions)),
+        cost_tables=(problem.cost_tables[0], table),
+    )
+    game = Game(problem)
+    assert game.play(NO_COPY) == 2 + (1 - past)
+    assert game.assignment.masks == (1, 1 << before)
     assert mg.check(game.problem, game.assignment) == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import malloc_game as mg
-from malloc_game import DROP, NO_COPY, OBSERVATION_SIZE
+from malloc_game import COPY, DROP, NO_COPY, OBSERVATION_SIZE
 from tests.toy import NUM_STEPS, RANDOM_PADDING, WIDE_PADDING, Game, jit_observe, pad, random_game
 
 _observe_all = jax.jit(jax.vmap(mg.observe, in_axes=(None, 0)))
@@ -77,6 +77,23 @@ def test_what_is_legal_shows():
     free.play(DROP)
     assert game.legal != free.legal
     assert (jit_observe(game.program, game.state) != jit_observe(free.program, free.state)).any()
+
+
+def test_what_is_excluded_shows():
+    text = """
+        cycles         20  20  20
+        w  4  param    .   u1  u1
+        y  4  temp     .   .   D1{}
+    """
+    excluded, free = Game(text.format("~w")), Game(text.format(""))
+    for game in (excluded, free):
+        game.play(COPY, DROP)
+    assert (excluded.legal, free.legal) == ({DROP}, {NO_COPY, DROP})
+    difference = np.asarray(
+        jit_observe(excluded.program, excluded.state) - jit_observe(free.program, free.state)
+    )
+    # One number, that of the action, and by its full range.
+    assert np.count_nonzero(difference) == 1 and difference.min() == -1
 
 
 def test_observations_take_problems_as_well():

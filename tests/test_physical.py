@@ -199,6 +199,30 @@ def test_a_plain_copy_of_a_parameter_may_write_alternate_memory_or_become_a_pref
     assert mg.latency(known, written).instruction_cycles == 8 + 6 + 8 + 7
 
 
+def test_a_copy_is_charged_by_where_its_own_result_is():
+    """What else its instruction touches in alternate memory is priced by the cost table."""
+    problem = toy("""
+        cycles             20  20  20  20
+        w  4  param        .   u3  .   .
+        k  4  copied:1     -   D5  .   u1
+        j  2  copied:1     -   D7  .   u1
+    """)
+
+    def cycles_of_the_copy(mask: int, *copies: Copy) -> float:
+        mapping = mg.Assignment((0, mask, 0, 0), copies=copies)
+        return mg.latency(problem, mapping).instruction_cycles - 60
+
+    assert cycles_of_the_copy(0b001) == 20 - 3
+    # k is written there by the instruction itself: w and j, or j alone, are moved.
+    assert cycles_of_the_copy(0b010) == 6
+    assert cycles_of_the_copy(0b011) == 2
+    assert cycles_of_the_copy(0b011, Copy(1, 0, 3, 4 * KIB)) == 20 - 8
+    # A prefetch of one says nothing of the other.
+    assert cycles_of_the_copy(0b110, Copy(1, 0, 3, 4 * KIB)) == 4
+    both = Copy(1, 0, 3, 4 * KIB), Copy(2, 0, 3, 2 * KIB)
+    assert cycles_of_the_copy(0b110, *both) == 20 - 12
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_what_the_game_makes_is_physical(seed):
     problem = mg.random_problem(seed, 50)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 
 import malloc_game as mg
@@ -44,6 +46,50 @@ def test_replacing_checks_again():
         problem.replace(instructions=())
 
 
+EXCLUDING = """
+    cycles         20  20    20
+    w  4  param    .   u1    u1
+    x  4  temp     D1  D1~w  -
+    y  4  temp     .   -     D1
+"""
+
+
+@pytest.mark.parametrize(
+    ("exclusion", "expected"),
+    [
+        ((0, 1, 3), "no values 0 and 3"),
+        ((-1, 1, 1), "no values -1 and 1"),
+        ((1, 1, 2), "needs a parameter and a computed value"),
+        ((0, 1, 0), "needs a parameter and a computed value"),
+        ((0, 3, 1), "time is 3; need a logical time of the problem"),
+        ((0, -1, 1), "time is -1; need a logical time of the problem"),
+        ((0, 0, 1), "op.0 does not read the parameter and define the output"),
+        ((0, 2, 1), "op.2 does not read the parameter and define the output"),
+        ((0, 1, 2), "op.1 does not read the parameter and define the output"),
+    ],
+)
+def test_an_exclusion_speaks_of_an_instruction_and_what_it_reads_and_defines(exclusion, expected):
+    problem = toy(EXCLUDING)
+    assert problem.exclusions == (mg.Exclusion(0, 1, 1),)
+    assert problem.replace(exclusions=(mg.Exclusion(0, 2, 2),)).exclusions
+    with pytest.raises(mg.ProblemError) as raised:
+        problem.replace(exclusions=(*problem.exclusions, mg.Exclusion(*exclusion)))
+    assert str(raised.value) == f"exclusions[1]: {expected}"
+
+
+def test_only_uses_of_parameters_can_be_refused():
+    assert toy("cycles 20 20\n w 4 param . u1?").instructions[1].positions[0].is_refused
+    with pytest.raises(mg.ProblemError, match=r"positions\[0\]: is_refused is for parameters"):
+        toy("cycles 20 20\n x 4 temp D1 u1?")
+
+
+def test_a_cost_table_prices_up_to_ten_positions():
+    rows = "\n".join(f"v{i} 1 param u1" for i in range(10))
+    assert toy(f"cycles 20\n{rows}").cost_tables[0].num_bits == 10
+    with pytest.raises(mg.ProblemError, match="has 2048 entries; need 1, 2, 4 .. 1024"):
+        toy(f"cycles 20\n{rows}\nw 1 param u1")
+
+
 def test_problems_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         toy(DRAWING).name = "another"
@@ -76,6 +122,27 @@ def test_targets_are_plausible(name):
     granules = mg.encode(problem).num_granules
     assert granules <= 2048
     assert 0 <= target.alternate_memory_bytes - granules * granule < granule
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_device_has_the_cycles_and_idle_bandwidth_of_every_mask(seed):
+    problem = mg.random_problem(seed, 60)
+    program = mg.encode(problem)
+    start, cycles, idle = (
+        np.asarray(getattr(program, name)) for name in ("table_start", "cycles", "idle")
+    )
+    replaceable = {v.copied_at for v in problem.values}
+    per_cycle = problem.target.default_bytes_per_cycle
+    num_idle = 0
+    for t, instruction in enumerate(problem.instructions):
+        for mask in range(1 << min(len(instruction.positions), 10)):
+            taken = problem.instruction_cycles(t, mask)
+            spare = taken * per_cycle - problem.default_bytes(t, mask)
+            units = 0 if t in replaceable else max(0, math.floor(spare / 1024))
+            assert cycles[start[t] + mask] == taken
+            assert idle[start[t] + mask] == units
+            num_idle += units > 0
+    assert num_idle > 100
 
 
 def test_random_problems_are_reproducible_and_varied():

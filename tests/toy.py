@@ -8,6 +8,8 @@
     k   4  copied:1  -   D8  .   u1     defined by a plain copy of a parameter at time 1
     f   4  temp!     .   D1  u   .      ! may not be in alternate memory, never asked
     r   4  temp?     .   D1  u   .      ? asked, but the compiler refuses
+    p   4  param     u1? .   u1  .      u1?: this use of a parameter is refused
+    q   4  temp      .   .   D1~p u     D1~p: excluded while p is there for some use, but not this
 
 Default memory gives 1 KiB in each cycle, so an instruction leaves `cycles - KiB it moves` KiB idle.
 Alternate memory is 16 KiB in granules of 1 KiB unless stated.
@@ -44,7 +46,8 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
     trips = special.get("trips", ["1"] * times)
     positions: list[list[mg.Position]] = [[] for _ in base]
     gains: list[list[int]] = [[] for _ in base]
-    values = []
+    values, exclusions = [], []
+    numbers = {row[0]: v for v, row in enumerate(drawn)}
     for v, (name, size, kind, *cells) in enumerate(drawn):
         assert len(cells) == times, f"{name}: {len(cells)} columns, not {times}"
         size_bytes = int(float(size) * KIB)
@@ -66,9 +69,15 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
             )
         )
         for t, cell in enumerate(cells):
+            drawn_cell, _, excluded_with = cell.partition("~")
             if cell[0] in "Du":
-                positions[t].append(mg.Position(v, cell[0] == "D", v, (), size_bytes))
-                gains[t].append(int(cell[1:] or 0))
+                is_refused = drawn_cell.endswith("?")
+                positions[t].append(
+                    mg.Position(v, cell[0] == "D", v, (), size_bytes, is_refused=is_refused)
+                )
+                gains[t].append(int(drawn_cell[1:].rstrip("?") or 0))
+            if excluded_with:
+                exclusions.append(mg.Exclusion(numbers[excluded_with], t, v))
     # Neighbours with the same trip count are in one loop.
     loops = [() if not trips[t].endswith("*") else (t,) for t in range(times)]
     for t in range(1, times):
@@ -94,7 +103,12 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
             )
         )
     return mg.Problem(
-        "toy", target(memory_kib, alignment_kib), tuple(instructions), tuple(values), tuple(tables)
+        "toy",
+        target(memory_kib, alignment_kib),
+        tuple(instructions),
+        tuple(values),
+        tuple(tables),
+        tuple(exclusions),
     )
 
 
