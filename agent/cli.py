@@ -268,6 +268,8 @@ def fidelity(
     for directory in (out, report_file.parent if report_file else None):
         if directory is not None:
             report.check_directory(directory)
+    if report_file is not None:
+        fidelity_report.frame(report_file)  # a file without room for the tables fails now
     check_compiler()
     for name in chosen:
         resolve_spec(name)

@@ -22,7 +22,7 @@ from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
-from workloads.overrides import ASKING_OPTIONS, overrides
+from workloads.overrides import EXACT_OPTIONS, overrides
 from workloads.verify import GUIDED, MODES, Mode, Verification, verify
 
 Progress = Callable[[str], None]
@@ -387,7 +387,7 @@ def plan_offline(
         cycles = mg.latency(problem, assignment).cycles if assignment is not None else None
         options = {}
         if assignment is not None and source != "xla_default":
-            options = {**ASKING_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
+            options = {**EXACT_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
         candidates[source] = Candidate(source, assignment, cycles, options=options)
     best = min(
         (c for c in candidates.values() if c.predicted is not None), key=lambda c: c.predicted

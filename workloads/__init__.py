@@ -1,6 +1,9 @@
 """Real programs, the genuine XLA:TPU compiler in the loop, and the way to problems and back."""
 
+from workloads.calibrate import calibrate
 from workloads.compile import Compiled, CompilerSession, compile
+from workloads.correct import correct
+from workloads.costs import CostStore
 from workloads.errors import (
     CompileError,
     CompilerKilled,
@@ -15,7 +18,7 @@ from workloads.judge import CompiledLatency, compiled_latency
 from workloads.loader import load_program
 from workloads.overrides import overrides
 from workloads.programs import SUITE
-from workloads.verify import Verification, verify
+from workloads.verify import Preview, Verification, preview, verify
 
 __all__ = [
     "SUITE",
@@ -26,17 +29,22 @@ __all__ = [
     "CompilerKilled",
     "CompilerSession",
     "CompilerUnavailable",
+    "CostStore",
     "Extracted",
     "Extraction",
     "Module",
     "OverrideError",
+    "Preview",
     "Verification",
     "WorkloadError",
+    "calibrate",
     "compile",
     "compiled_latency",
+    "correct",
     "extract",
     "extract_session",
     "load_program",
     "overrides",
+    "preview",
     "verify",
 ]

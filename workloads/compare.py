@@ -21,15 +21,16 @@ class Difference:
 def decisions(problem: Problem) -> Iterator[tuple[int, int | None, list[tuple[int, int]]]]:
     """Every decision: value, time (None: its whole life), and its (time, position) pairs.
 
-    A decision is a computed value, or one use of a parameter, that may be in alternate memory.
+    A decision is a computed value, or one use of a parameter, that may be in alternate memory. Uses
+    inside loops count, though the game never asks about those of parameters: they are to stay in
+    default memory.
     """
     for v, value in enumerate(problem.values):
         if not value.may_be_in_alternate:
             continue
         groups: dict[int | None, list[tuple[int, int]]] = {}
         for t, p in problem.positions_of_value[v]:
-            if problem.instructions[t].in_entry or not value.is_parameter:
-                groups.setdefault(t if value.is_parameter else None, []).append((t, p))
+            groups.setdefault(t if value.is_parameter else None, []).append((t, p))
         for time, places in groups.items():
             yield v, time, places
 

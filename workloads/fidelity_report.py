@@ -93,8 +93,8 @@ def text(fidelity: Fidelity) -> str:
         *map(_sample_row, samples),
         f"random mappings: |error| median {_percent(_quantile(errors, 0.5))},"
         f" 95th percentile {_percent(_quantile(errors, 0.95))},"
-        f" expected by the cost model {_percent(fidelity.deviation)};"
-        f" rank correlation {'-' if rho is None else f'{rho:.3f}'};"
+        f" expected by the cost model {_percent(fidelity.deviation)};",
+        f"  rank correlation {'-' if rho is None else f'{rho:.3f}'};"
         f" honoured {_percent(fidelity.honoured)}; {unfit} did not fit",
     ]
     if fidelity.worst:
@@ -206,14 +206,27 @@ def _markdown_row(c: Fidelity) -> str:
 def write_into(path: pathlib.Path, tables: str) -> None:
     """Put the tables between the two markers of a Markdown file; its other text stays.
 
-    A file that does not exist is made. Raises: WorkloadError: the file has no markers.
+    A file that does not exist is made. Raises: as `frame`; MallocGameError: it cannot be written.
     """
-    old = path.read_text() if path.exists() else f"# Fidelity\n\n{BEGIN}\n{END}\n"
+    before, after = frame(path)
+    write_bytes(path, f"{before}{BEGIN}\n\n{tables}\n{END}{after}".encode())
+
+
+def frame(path: pathlib.Path) -> tuple[str, str]:
+    """The text of a Markdown file before and after its tables, for one that is to be made as well.
+
+    Raises: WorkloadError: the file has no markers, or cannot be read.
+    """
+    try:
+        old = path.read_text() if path.exists() else f"# Fidelity\n\n{BEGIN}\n{END}\n"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkloadError(f"{path}: {reason}") from error
     before, begin, rest = old.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise WorkloadError(f"{path}: needs the lines {BEGIN} and {END}, for the tables between")
-    write_bytes(path, f"{before}{BEGIN}\n\n{tables}\n{END}{after}".encode())
+    return before, after
 
 
 def measure_all(

@@ -18,7 +18,7 @@ EXACT_OPTIONS = {
     "xla_msa_max_cross_program_prefetches": "0",
 }
 # Otherwise the compiler takes prefetches back, demanded or not, whose uses read few of their bytes.
-ASKING_OPTIONS = {**EXACT_OPTIONS, "xla_tpu_msa_inefficient_use_to_copy_ratio": "0"}
+KEEP_PREFETCHES = {"xla_tpu_msa_inefficient_use_to_copy_ratio": "0"}
 # One override that keeps every value in default memory: the program as it is before any mapping.
 KEEP_EVERYTHING = (
     'overrides { hlo_position_matcher { instruction_name_regex: ".*" } keep_in_default_memory {} }'

@@ -43,7 +43,7 @@ class Placer:
         everything = all_default_options(session)
         wanted = _signature(session.compile(everything))
         stop = {_MEMORY_OPTION: "1"}
-        for is_last in (False, True):
+        for share in (0.5, 0.9, 0.0):  # of what is needed, to be tried next
             try:
                 placed, needed = session.place({**everything, **stop})
             except CompileError:
@@ -51,10 +51,10 @@ class Placer:
             if needed and placed.hlo and _signature(placed) == wanted:
                 self._stop = stop
                 break
-            if is_last or not needed:
+            if not needed:
                 break
-            half = max(needed // _MIB // 2, 64)
-            stop = {_MEMORY_OPTION: str(half), **_NO_REMATERIALIZATION}
+            size = max(int(share * needed / _MIB), 1)
+            stop = {_MEMORY_OPTION: str(size), **_NO_REMATERIALIZATION}
 
     @property
     def is_fast(self) -> bool:

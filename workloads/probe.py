@@ -20,7 +20,7 @@ from malloc_game.baselines import follow_wanted
 from workloads.compare import Difference, compare, keep_only
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
-from workloads.overrides import ASKING_OPTIONS, overrides
+from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placed import placed_module
 from workloads.placement import Placer, placer_of
@@ -115,7 +115,8 @@ class _Prober:
             asked = keep_only(problem, wanted, held)
             text = overrides(problem, asked, strict=False)
             options = {
-                **ASKING_OPTIONS,
+                **EXACT_OPTIONS,
+                **KEEP_PREFETCHES,
                 OVERRIDES_OPTION: text,
                 SORT_ORDER_OPTION: sort_order(problem, asked),
             }

@@ -5,22 +5,35 @@ from __future__ import annotations
 import re
 
 from malloc_game import Problem
+from malloc_game.problem import index_text
 
 # Two forms that name the value by the instruction that defines it, and one that names the use.
-_VALUE = re.compile(r"defining instruction '([^']+)'|value defined at (\S+) requires")
+_VALUE = re.compile(
+    r"defining instruction '([^']+)'|value defined at (\S+?)(?: ?\{([\d, ]*)\})? requires"
+)
 _USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
+
+
+def is_prefetch(message: str) -> bool:
+    """Whether an override error says that a demanded prefetch did not come about."""
+    return "scheduled prefetch time" in message
 
 
 def refused_value(problem: Problem, message: str) -> int | None:
     """The value that an override error speaks of, None if it cannot be told."""
-    defining, use = _VALUE.search(message), _USE.search(message)
+    use = _USE.search(message)
     for instruction in problem.instructions:
         if use and instruction.name == use.group(1):
             for position in instruction.positions:
                 if not position.is_output and position.number == int(use.group(2)):
                     return position.value
-    if defining:
-        for v, value in enumerate(problem.values):
-            if re.split(r"[{']", value.name)[0] in defining.groups():
-                return v
+    defining = _VALUE.search(message)
+    if not defining:
+        return None
+    name = defining.group(1) or defining.group(2)
+    index = tuple(int(i) for i in re.findall(r"\d+", defining.group(3) or ""))
+    for v, value in enumerate(problem.values):
+        first = value.name.rstrip("'")
+        if first == name + index_text(index) or (not index and first.startswith(name + "{")):
+            return v
     return None

@@ -6,16 +6,16 @@ import dataclasses
 
 from malloc_game import Assignment, Problem
 from workloads.compare import compare, keep_only
-from workloads.compile import OVERRIDES_OPTION, CompilerSession
+from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
-from workloads.overrides import ASKING_OPTIONS, overrides
+from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placed import placed_module
 from workloads.placement import Placer, placer_of
-from workloads.refusal import refused_value
+from workloads.refusal import is_prefetch, refused_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,30 +47,35 @@ class Mode:
     options: dict[str, str]
 
 
-EXACT = Mode("exact", True, True, True, ASKING_OPTIONS)
-RELAXED = Mode("relaxed", True, True, False, ASKING_OPTIONS)
-PERMITTED = Mode("permitted", False, True, False, ASKING_OPTIONS)
+EXACT = Mode("exact", True, True, True, EXACT_OPTIONS)
+RELAXED = Mode("relaxed", True, True, False, EXACT_OPTIONS)
+PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
 # XLA places what the assignment allows, with its own copies, slices and cross-program prefetch.
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
 _MAX_REPAIRS = 40
+# Without the fast check a refusal still comes early, but where the compiler begins anew it may come
+# from its second attempt, at the price of a compile.
+_MAX_SLOW_REPAIRS = 6
 
 
 def _accepted_options(
     placer: Placer, problem: Problem, assignment: Assignment, mode: Mode
-) -> tuple[dict[str, str], int]:
-    """Compiler options for `assignment` under which the fast check passes, and repairs made.
+) -> tuple[dict[str, str], int, Compiled]:
+    """Compiler options for `assignment` that pass the fast check, repairs made, and its program.
 
     Tried in this order: as it is; with the compiler placing buffers in the order in which they lie
-    in the assignment; then what is refused is only permitted, and if it is refused again kept in
-    default memory. Raises: CompileError.
+    in the assignment; both again with no prefetch taken back, if that is what is refused (not
+    before, for it lets the compiler make poor ones of its own); then what is refused is only
+    permitted, and if it is refused again kept in default memory. Raises: CompileError.
     """
     permitted: frozenset[int] = frozenset()
     dropped: frozenset[int] = frozenset()
     held = {chunk.value for chunk in assignment.chunks}
     order = sort_order(problem, assignment) if mode.pin else ""
-    for _ in range(_MAX_REPAIRS):
+    refusal = OverrideError("nothing was asked")
+    for _ in range(_MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS):
         asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
         text = overrides(
             problem,
@@ -81,20 +86,15 @@ def _accepted_options(
             permitted=permitted,
         )
         options = {**mode.options, OVERRIDES_OPTION: text}
-        try:
-            placer.place(options)
-            return options, len(permitted) + len(dropped)
-        except OverrideError as error:
-            refusal = error
-        if order:
-            options = {**options, SORT_ORDER_OPTION: order}
+        ways = [{}, {SORT_ORDER_OPTION: order}] if order else [{}]
+        for way in (*ways, *({**way, **KEEP_PREFETCHES} for way in ways)):
+            if way.keys() & KEEP_PREFETCHES.keys() and not is_prefetch(str(refusal)):
+                continue
             try:
-                placer.place(options)
-                return options, len(permitted) + len(dropped)
+                placed = placer.place({**options, **way})
+                return {**options, **way}, len(permitted) + len(dropped), placed
             except OverrideError as error:
                 refusal = error
-        if not placer.is_fast:  # the next mode rather than a compile for each repair
-            raise refusal
         value = refused_value(problem, str(refusal))
         if value is None or value in dropped:
             raise refusal
@@ -103,6 +103,37 @@ def _accepted_options(
         else:
             permitted |= {value}
     raise refusal
+
+
+@dataclasses.dataclass(frozen=True)
+class Preview:
+    """What the compiler makes of an assignment, without its cycles."""
+
+    honoured: float  # fraction of decisions that hold, 0..1
+    not_honoured: tuple[str, ...]  # one line for each decision that does not
+    options: dict[str, str]  # compiler options that ask for the assignment
+    num_repairs: int  # values that were no longer demanded, so that the rest could be
+    assignment: Assignment  # what the compiler would do
+
+
+def preview(
+    session: CompilerSession,
+    extraction: Extraction,
+    assignment: Assignment,
+    mode: Mode = EXACT,
+) -> Preview:
+    """What `verify` would find honoured, by the fast check alone: under a second, mostly.
+
+    Raises:
+      CompileError: the compiler does not accept the assignment in this mode.
+    """
+    options, repairs, placed = _accepted_options(
+        placer_of(session), extraction.problem, assignment, mode
+    )
+    found = extraction.assignment_of(placed, f"{assignment.source}, placed")
+    honoured, differences = compare(extraction.problem, assignment, found)
+    messages = tuple(difference.message for difference in differences)
+    return Preview(honoured, messages, options, repairs, found)
 
 
 def verify(
@@ -123,7 +154,7 @@ def verify(
     placer = placer_of(session)
     for i, mode in enumerate(modes):
         try:
-            options, repairs = _accepted_options(placer, problem, assignment, mode)
+            options, repairs, _ = _accepted_options(placer, problem, assignment, mode)
             compiled = session.compile(options)
         except (CompilerKilled, CompileTimeout):
             raise
