@@ -61,8 +61,6 @@ format: setup
 bench: setup
 	@$(BIN)/python -m malloc_game.bench
 
-# One resolution for every Python version and platform. Where packages come from is the user's own
-# configuration, so nothing about it goes into the lock.
 # Hours for the whole suite; it can be stopped, and goes on where it was. For a part of it:
 #   make fidelity PROGRAMS="lstm decode" TARGETS="v4 v5e"
 PROGRAMS ?= suite
@@ -71,6 +69,8 @@ fidelity: setup
 	$(BIN)/mallocgame fidelity $(PROGRAMS) $(addprefix --target ,$(TARGETS)) \
 	  --out out/fidelity --report docs/fidelity.md
 
+# One resolution for every Python version and platform. Where packages come from is the user's own
+# configuration, so nothing about it goes into the lock.
 lock:
 	@command -v $(UV) >/dev/null || { \
 	  echo "error: 'make lock' needs uv (pip install uv), or name it: make lock UV=..." >&2; exit 1; }

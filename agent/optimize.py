@@ -23,6 +23,7 @@ from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
 from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 from workloads.verify import GUIDED, MODES, Mode, Verification, verify
 
 Progress = Callable[[str], None]

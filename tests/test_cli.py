@@ -20,7 +20,13 @@ from agent.optimize import plan_offline
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAMS = f"{ROOT / 'tests' / 'programs_for_tests.py'}"
-FILES = {"result.json", "assignment.json", "overrides.textproto", "problem.json"}
+FILES = {
+    "result.json",
+    "assignment.json",
+    "overrides.textproto",
+    "sort_order.textproto",
+    "problem.json",
+}
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
@@ -75,6 +81,11 @@ def problem_file(tmp_path_factory) -> pathlib.Path:
         (["optimise", "decode"], "optimise"),
         (["evaluate", "nowhere.json"], "nowhere.json.*No such file"),
         (["extract", "decode", "--target", "v4", "--out", "x.txt"], "x.txt.*json"),
+        (["fidelity", "decode"], "decode needs --target"),
+        (["fidelity"], "PROGRAM"),
+        (["fidelity", "decode", "--target", "v4", "--target", "v9"], "unknown target 'v9'.*tpu7x"),
+        (["fidelity", "decode", "decoed", "--target", "v4"], "no program 'decoed'.*decode"),
+        (["fidelity", "decode", "--target", "v4", "--random", "-1"], "-1"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, pattern, tmp_path, call):
@@ -114,6 +125,14 @@ def test_out_below_a_file_is_refused_before_any_work(tmp_path, call):
     (tmp_path / "file").write_text("")
     done = call("optimize", "decode", "--target", "v4", "--out", tmp_path / "file" / "out")
     assert_one_line_error(done, 2, "not a directory")
+
+
+def test_a_report_without_room_for_the_tables_is_refused_before_any_work(tmp_path, call):
+    path = tmp_path / "mine.md"
+    path.write_text("# Mine\n")
+    done = call("fidelity", "decode", "--target", "v4", "--report", path)
+    assert_one_line_error(done, 2, "mine.md.*measured: begin")
+    assert path.read_text() == "# Mine\n"
 
 
 def test_evaluate_prints_baselines_and_a_given_assignment(problem_file, tmp_path, call):

@@ -1,6 +1,7 @@
 """From compiled modules to problems and back: what the game predicts is what was compiled."""
 
 import dataclasses
+import os
 import re
 
 import jax
@@ -9,15 +10,24 @@ import pytest
 from jax import lax
 
 import malloc_game
+from malloc_game import TARGETS
 from malloc_game.baselines import greedy
+from workloads.buffers import asynchronous_names
 from workloads.compile import CompilerSession
-from workloads.extract import Extraction, mask_of
+from workloads.costs import CostStore
+from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import compiled_latency
+from workloads.mapping import mask_of
 from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING, overrides
+from workloads.programs import SUITE
 from workloads.verify import EXACT, RELAXED, verify
 
 requires_libtpu = pytest.mark.requires_libtpu
+whole_suite = pytest.mark.skipif(
+    "MALLOCGAME_TEST_SUITE" not in os.environ,
+    reason="compiles the whole suite for every target; set MALLOCGAME_TEST_SUITE",
+)
 SQUARE = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
 SCALAR = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -233,3 +243,117 @@ def test_a_monotone_latency_takes_the_cheapest_known_subset(extracted):
         assert extraction.monotone_latency(case.default).cycles < plain
     finally:
         extraction.store.observed[row.key] = kept
+
+
+# Uses that take no time and so are no positions: the compiler's dump lists them all the same.
+_ZERO_COST = {"tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"}
+
+
+def _is_accounted_for(module, rows, name, operand):
+    """Whether a use of the dump that is no position is one of the kinds that need none."""
+    users = [i for i in module.instructions.values() if i.name == name]
+    if not users:  # folded away after memory-space assignment
+        return name.startswith("bitcast")
+    user = users[0]
+    if name in rows:
+        # A copy of a parameter that a prefetch can replace reads default memory; a call that
+        # another core works on is judged as a whole, where it is awaited.
+        is_plain_copy = user.opcode == "copy" and user.operands[operand].opcode == "parameter"
+        return (is_plain_copy and user.keeps_layout) or user.opcode == "async-done"
+    asynchronous = {
+        computation
+        for i in module.instructions.values()
+        if i.opcode.startswith("async-")
+        for computation in i.proto.called_computation_ids
+    }
+    return (
+        user.opcode in _ZERO_COST
+        or user.opcode.startswith("async-")
+        or user.computation in asynchronous
+    )
+
+
+def _check_every_buffer(extraction):
+    """Compare a problem with the compiler's own list of buffers, all of it; returns its length."""
+    problem, module = extraction.problem, extraction.module
+    dump = extraction.structure.dump
+    rows = {instruction.name: t for t, instruction in enumerate(problem.instructions)}
+    for name, t in rows.items():
+        assert problem.instructions[t].schedule_time == dump.schedule[name]
+    schedule = [instruction.schedule_time for instruction in problem.instructions]
+    by_name = {value.name: v for v, value in enumerate(problem.values)}
+    root = module.root(module.entry_id)
+    found = set()
+    for buffer in dump.buffers.values():
+        v = by_name[buffer.name]
+        value = problem.values[v]
+        assert v not in found, f"{buffer.name} is one value twice"
+        found.add(v)
+        assert value.size_bytes == buffer.size_bytes
+        uses = [
+            time
+            for (name, _, _), time in buffer.uses.items()
+            if not (name == root.name and root.opcode == "tuple")  # the end of the program
+        ]
+        start = sum(time < buffer.definition_time for time in schedule)
+        end = sum(time <= max([buffer.definition_time, *uses]) for time in schedule)
+        if value.is_parameter or value.copied_at >= 0:
+            assert value.start == 0
+        else:
+            assert value.start == min(start, len(schedule) - 1)
+        written = [  # in place, perhaps after the last use
+            t
+            for t, p in problem.positions_of_value[v]
+            if problem.instructions[t].positions[p].is_output
+        ]
+        assert value.end == max([end, value.start + 1, *(t + 1 for t in written)])
+        if not asynchronous_names(module).isdisjoint(buffer.instructions):
+            # Of a call that another core works on: not ours to place, so at no position.
+            assert not value.may_be_in_alternate and not problem.positions_of_value[v]
+            continue
+        for name, operand, index in buffer.uses:
+            is_position = name in rows and any(
+                (p.value, p.is_output, p.number, p.index) == (v, False, operand, index)
+                for p in problem.instructions[rows[name]].positions
+            )
+            assert is_position or _is_accounted_for(module, rows, name, operand), (
+                f"{buffer.name}: its use by {name}, operand {operand} {index} is lost"
+            )
+        if buffer.instruction in rows:
+            positions = problem.instructions[rows[buffer.instruction]].positions
+            assert any(
+                (p.value, p.is_output, p.index) == (v, True, buffer.index) for p in positions
+            )
+    assert found == set(range(len(problem.values)))
+    uses = {(b.name, *use) for b in dump.buffers.values() for use in b.uses}
+    for instruction in problem.instructions:
+        for p in instruction.positions:
+            name = problem.values[p.value].name
+            assert p.is_output or (name, instruction.name, p.number, p.index) in uses
+    return len(dump.buffers)
+
+
+@requires_libtpu
+@pytest.mark.parametrize("name", ["chain", "branches", "loop in a loop", "donated", "int8 weights"])
+def test_every_buffer_of_the_compiler_is_one_value(extracted, name):
+    assert _check_every_buffer(extracted(name).extraction) >= 3
+
+
+def _extraction_of(program, target):
+    with CompilerSession(program, target) as session:
+        kept = session.compile(EXACT_OPTIONS, overrides=KEEP_EVERYTHING)
+    return Extraction(kept, session.name, CostStore())
+
+
+@requires_libtpu
+@pytest.mark.parametrize("program", ["alexnet", "train_mlp"])
+def test_every_buffer_of_a_suite_program_is_one_value(program):
+    assert _check_every_buffer(_extraction_of(program, "tpu7x")) > 25
+
+
+@requires_libtpu
+@whole_suite
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("program", SUITE)
+def test_every_buffer_of_the_suite_is_one_value_everywhere(program, target):
+    assert _check_every_buffer(_extraction_of(program, target)) > 3
