@@ -139,7 +139,7 @@ def _overrides(
     }
     for v, value in enumerate(problem.values):
         places = problem.positions_of_value[v]
-        if not places:
+        if not places and not value.is_parameter:
             continue  # not ours to place, or nothing that takes time touches it
         inside = [(t, p) for t, p in places if assignment.in_alternate(t, p)]
         if not inside and v not in sources:

@@ -29,7 +29,7 @@ from workloads.refusal import refused_value
 if TYPE_CHECKING:  # an extraction is probed as soon as it is made
     from workloads.extract import Extraction
 
-_LABEL = "probe-2"
+_LABEL = "probe-3"
 _MAX_MAPPINGS = 12
 # Without the fast check every mapping is a full compile, which at least teaches costs as well.
 _MAX_SLOW_MAPPINGS = 2
