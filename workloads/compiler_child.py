@@ -89,13 +89,7 @@ class Server:
         del blob
         import jax
 
-        dumps = self.directory / "dump"
-        shutil.rmtree(dumps, ignore_errors=True)
-        if shutil.disk_usage(self.directory).free < MIN_FREE_BYTES:
-            raise OSError(f"no space left in the temporary directory {self.directory.parent}")
-        # Lowered anew (some 20 ms), for JAX would answer a repetition without writing the dumps.
-        lowered = self._trace().lower()
-        shutil.rmtree(dumps, ignore_errors=True)  # of computations on the CPU while tracing
+        lowered, dumps = self._lower()
         start = time.perf_counter()
         compiled = lowered.compile(compiler_options=request["options"] or None)
         seconds = time.perf_counter() - start
@@ -125,9 +119,7 @@ class Server:
         del blob
         import jax
 
-        dumps = self.directory / "dump"
-        lowered = self._trace().lower()
-        shutil.rmtree(dumps, ignore_errors=True)
+        lowered, dumps = self._lower()
         start = time.perf_counter()
         needed = 0
         try:
@@ -150,6 +142,17 @@ class Server:
             "needed_bytes": needed,
         }
         return answer, module
+
+    def _lower(self) -> tuple[Any, Path]:
+        """The program ready to compile, and the folder, empty, into which the compiler dumps."""
+        dumps = self.directory / "dump"
+        shutil.rmtree(dumps, ignore_errors=True)
+        if shutil.disk_usage(self.directory).free < MIN_FREE_BYTES:
+            raise OSError(f"no space left in the temporary directory {self.directory.parent}")
+        # Lowered anew (some 20 ms), for JAX would answer a repetition without writing the dumps.
+        lowered = self._trace().lower()
+        shutil.rmtree(dumps, ignore_errors=True)  # of computations on the CPU while tracing
+        return lowered, dumps
 
     def _trace(self) -> Any:
         """Trace once, exactly as a user does who compiles ahead of time for one device."""

@@ -60,6 +60,29 @@ def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return mixed.reshape(batch, length, kv_heads * group * head_width)
 
 
+def attention_weights(width: int, heads: int, kv_heads: int) -> dict[str, Shape]:
+    """Weights of a layer's grouped-query attention and of both its norms."""
+    head_width = width // heads
+    return {
+        "gain_1": bf16(width),
+        "gain_2": bf16(width),
+        "query": bf16(width, width),
+        "key": bf16(width, kv_heads * head_width),
+        "value": bf16(width, kv_heads * head_width),
+        "output": bf16(width, width),
+    }
+
+
+def gated_weights(width: int, hidden: int) -> dict[str, Shape]:
+    """Weights of a layer's gated MLP (see `gated`)."""
+    return {"gate": bf16(width, hidden), "up": bf16(width, hidden), "down": bf16(hidden, width)}
+
+
+def gated(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """Gated MLP with SiLU; x is [..., width], and so is the result."""
+    return (jax.nn.silu(x @ p["gate"]) * (x @ p["up"])) @ p["down"]
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean cross-entropy, float32[]; logits [..., classes] of any float type, labels int32[...]."""
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from workloads.programs.common import Shape, Workload, bf16, rms_norm
+from workloads.programs.common import (
+    Shape,
+    Workload,
+    attention_weights,
+    bf16,
+    gated,
+    gated_weights,
+    rms_norm,
+)
 
 
 def _decode_step(
@@ -49,22 +57,11 @@ def _decode_step(
             weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
             mixed = jnp.einsum("bkgl,blkd->bkgd", weights, values)
             x = x + mixed.reshape(batch, width) @ p["output"]
-            h = rms_norm(x, p["gain_2"])
-            x = x + (jax.nn.silu(h @ p["gate"]) * (h @ p["up"])) @ p["down"]
+            x = x + gated(p, rms_norm(x, p["gain_2"]))
             new_caches.append((keys, values) if in_place else (key, value))
         return x, new_caches
 
-    layer = {
-        "gain_1": bf16(width),
-        "gain_2": bf16(width),
-        "query": bf16(width, width),
-        "key": bf16(width, kv_heads * head_width),
-        "value": bf16(width, kv_heads * head_width),
-        "output": bf16(width, width),
-        "gate": bf16(width, hidden),
-        "up": bf16(width, hidden),
-        "down": bf16(hidden, width),
-    }
+    layer = attention_weights(width, heads, kv_heads) | gated_weights(width, hidden)
     cache = (bf16(batch, cached, kv_heads, head_width),) * 2
     args = ([layer] * layers, [cache] * layers, bf16(batch, width))
     if in_place:

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from workloads.programs.common import Shape, Workload, bf16, causal_attention, rms_norm
+from workloads.programs.common import (
+    Shape,
+    Workload,
+    attention_weights,
+    bf16,
+    causal_attention,
+    gated,
+    gated_weights,
+    rms_norm,
+)
 
 
 def transformer(
@@ -38,26 +47,6 @@ def transformer(
         "gain_2": bf16(width),
     }
     return forward, ([layer] * layers, bf16(batch, length, width))
-
-
-def _attention_weights(width: int, heads: int, kv_heads: int) -> dict[str, Shape]:
-    head_width = width // heads
-    return {
-        "gain_1": bf16(width),
-        "gain_2": bf16(width),
-        "query": bf16(width, width),
-        "key": bf16(width, kv_heads * head_width),
-        "value": bf16(width, kv_heads * head_width),
-        "output": bf16(width, width),
-    }
-
-
-def _gated_weights(width: int, hidden: int) -> dict[str, Shape]:
-    return {"gate": bf16(width, hidden), "up": bf16(width, hidden), "down": bf16(hidden, width)}
-
-
-def _gated(p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    return (jax.nn.silu(x @ p["gate"]) * (x @ p["up"])) @ p["down"]
 
 
 def _rotate(x: jax.Array) -> jax.Array:
@@ -103,12 +92,12 @@ def prefill(
         for p in params["layers"]:
             mixed, key, value = _self_attention(p, x, heads, kv_heads)
             x = x + mixed
-            x = x + _gated(p, rms_norm(x, p["gain_2"]))
+            x = x + gated(p, rms_norm(x, p["gain_2"]))
             cache.append((key, value))
         last = rms_norm(x[:, -1], params["gain"])
         return last @ params["embedding"].T, cache
 
-    layer = _attention_weights(width, heads, kv_heads) | _gated_weights(width, hidden)
+    layer = attention_weights(width, heads, kv_heads) | gated_weights(width, hidden)
     params = {
         "embedding": bf16(vocabulary, width),
         "layers": [layer] * layers,
@@ -124,13 +113,13 @@ def scan_transformer(
 
     def layer(x, p):
         x = x + _self_attention(p, x, heads, heads)[0]
-        return x + _gated(p, rms_norm(x, p["gain_2"])), None
+        return x + gated(p, rms_norm(x, p["gain_2"])), None
 
     def forward(params, x):
         x, _ = lax.scan(layer, x, params["layers"])
         return rms_norm(x, params["gain"])
 
-    one = _attention_weights(width, heads, heads) | _gated_weights(width, 2816)
+    one = attention_weights(width, heads, heads) | gated_weights(width, 2816)
     stacked = {name: bf16(layers, *leaf.shape) for name, leaf in one.items()}
     return forward, ({"layers": stacked, "gain": bf16(width)}, bf16(batch, length, width))
 
@@ -177,8 +166,8 @@ def moe(
             x = x + expert_layer(p, rms_norm(x, p["gain_2"]))
         return x
 
-    one = _gated_weights(width, hidden)
-    layer = _attention_weights(width, heads, heads) | {
+    one = gated_weights(width, hidden)
+    layer = attention_weights(width, heads, heads) | {
         "router": bf16(width, experts),
         **{name: bf16(experts, *leaf.shape) for name, leaf in one.items()},
     }
