@@ -17,7 +17,7 @@ from malloc_game.fileio import (
     save_assignment,
     save_problem,
 )
-from malloc_game.game import init, legal_actions, step, to_assignment
+from malloc_game.game import init, legal_actions, placement_masks, step, to_assignment
 from malloc_game.generators import random_problem
 from malloc_game.observe import OBSERVATION_SIZE, observe
 from malloc_game.problem import (
@@ -84,6 +84,7 @@ __all__ = [
     "load_problem",
     "load_reference",
     "observe",
+    "placement_masks",
     "random_play",
     "random_problem",
     "replay",

@@ -7,7 +7,7 @@ checked here; what memory could do, for mappings from elsewhere, in `physical`.
 from __future__ import annotations
 
 from malloc_game.assignment import PREFETCH, Assignment
-from malloc_game.physical import check_overlap, check_physical
+from malloc_game.physical import check_limits, check_overlap, check_physical
 from malloc_game.problem import Problem
 from malloc_game.violation import (
     ALIGNMENT,
@@ -41,6 +41,7 @@ def check(problem: Problem, assignment: Assignment, *, expressible: bool = True)
         *_check_parameters(problem, assignment),
         *_check_askable(problem, assignment),
         *_check_bandwidth(problem, assignment),
+        *check_limits(problem, assignment),
     ]
 
 

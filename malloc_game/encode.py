@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from malloc_game.decisions import Decision, list_decisions, list_exclusions
 from malloc_game.errors import ProblemError
 from malloc_game.problem import MAX_PRICED_POSITIONS, Problem
-from malloc_game.state import TRANSFER_UNIT_BYTES, UNPLACED, Program
+from malloc_game.state import NEVER, TRANSFER_UNIT_BYTES, UNPLACED, Program
 
 NUM_GRANULES = 2048
 _INT32_MAX = (1 << 31) - 1
@@ -48,7 +51,7 @@ def _idle_units(problem: Problem, time: int) -> np.ndarray:
     return np.clip(np.floor(idle_bytes / TRANSFER_UNIT_BYTES), 0, most).astype(np.int64)
 
 
-def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _tables(problem: Problem, shares: int) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Flat cost tables: for each instruction its first entry, then cycles and idle units."""
     start_of: dict[tuple, int] = {}
     replaceable = {v.copied_at for v in problem.values}
@@ -61,7 +64,7 @@ def _tables(problem: Problem) -> tuple[list[int], np.ndarray, np.ndarray]:
         if key not in start_of:
             start_of[key] = len(cycles)
             cycles.extend(table.cycles)
-            units = _idle_units(problem, t)
+            units = _idle_units(problem, t) // shares
             idle.extend(np.zeros_like(units) if t in replaceable else units)
         starts.append(start_of[key])
     return starts, np.array(cycles, np.int64), np.array(idle, np.int64)
@@ -79,173 +82,142 @@ def _check_ranges(problem: Problem) -> None:
         )
 
 
-def _decisions(problem: Problem) -> list[dict[str, int | bool]]:
-    """All decisions in the game's order: at each time uses of parameters, then definitions."""
-    rows = []
-    last_of_parameter: dict[int, int] = {}
-    defined: set[int] = set()
-    for t, instruction in enumerate(problem.instructions):
-        uses: dict[int, int] = {}
-        definitions: list[int] = []
-        for p, position in enumerate(instruction.positions):
-            value = problem.values[position.value]
-            if not value.may_be_in_alternate:
-                continue
-            if value.is_parameter and instruction.in_entry:
-                bit = 1 << p if p < MAX_PRICED_POSITIONS else 0
-                uses[position.value] = uses.get(position.value, 0) | bit
-            elif not value.is_parameter and position.value not in defined and t != value.copied_at:
-                defined.add(position.value)
-                definitions.append(position.value)
-        for v, bits in uses.items():
-            previous = last_of_parameter.get(v, UNPLACED)
-            if previous != UNPLACED:
-                rows[previous]["next_time"] = t
-            last_of_parameter[v] = len(rows)
-            rows.append(
-                dict(
-                    time=t,
-                    value=v,
-                    is_parameter=True,
-                    may_copy=True,
-                    previous=previous,
-                    bits=bits,
-                    end=t + 1,
-                )
-            )
-        for v in definitions:
-            value = problem.values[v]
-            by_copy = value.copied_at >= 0
-            rows.append(
-                dict(
-                    time=t if by_copy else value.start,
-                    value=v,
-                    is_parameter=False,
-                    may_copy=by_copy,
-                    end=value.end,
-                )
-            )
-    return rows
-
-
-def _pad(rows: list | np.ndarray, length: int, fill: float | bool, dtype: type) -> np.ndarray:
+def _pad(
+    rows: Sequence | np.ndarray, length: int, fill: float | bool, dtype: type = np.int32
+) -> np.ndarray:
     out = np.full(length, fill, dtype)
     out[: len(rows)] = rows
     return out
 
 
-def encode(problem: Problem | Program, num_granules: int = NUM_GRANULES) -> Program:
+def encode(
+    problem: Problem | Program, num_granules: int = NUM_GRANULES, *, expressible: bool = True
+) -> Program:
     """Encode a problem as padded arrays for the device; an encoded `Program` is returned as it is.
+
+    num_granules: the alternate memory is divided in about so many. expressible: the game asks only
+    what the compiler can be told. Otherwise (a research option) computed values that are written
+    once, outside loops, may move: they are asked again at each use, are evicted and prefetched,
+    and neither refusals nor exclusions hold.
 
     Raises:
       ProblemError: the problem does not fit 32-bit arithmetic.
     """
     if isinstance(problem, Program):
         return problem
-    starts, cycles, idle = _tables(problem)
-    times = len(problem.instructions)
-    max_times = bucket(times + 1)  # at least one entry stands for what lies beyond the end
-    trips = np.array([i.trip_count for i in problem.instructions], np.int64)
-    default_by_time = trips * cycles[starts]
     _check_ranges(problem)
-    rows = _decisions(problem)
-    max_decisions = bucket(len(rows) + 1)
+    decisions = list_decisions(problem, expressible)
+    exclusions = list_exclusions(problem, decisions) if expressible else []
+    max_decisions = bucket(len(decisions) + 1)
     granule = granule_bytes(problem, num_granules)
-    capacity = problem.target.alternate_memory_bytes // granule
-    exclusions = _exclusions(problem, rows)
-    max_exclusions = bucket(len(exclusions), smallest=8)
-    decided = [problem.values[r["value"]] for r in rows]
-    size = [math.ceil(v.size_bytes / granule) for v in decided]
-    units = [math.ceil(v.size_bytes / TRANSFER_UNIT_BYTES) for v in decided]
-    positions = _computed_positions(problem, rows)
-    max_positions = bucket(len(positions))
-    before = np.cumsum(default_by_time) - default_by_time
-    default = max(1, int(default_by_time.sum()))
-    i32 = np.int32
-    column = lambda name, fill: _pad([r.get(name, fill) for r in rows], max_decisions, fill, i32)  # noqa: E731
+    columns = (
+        _instruction_columns(problem, decisions, max_decisions, shares=1 if expressible else 2)
+        | _decision_columns(problem, decisions, max_decisions, granule)
+        | _effect_columns(decisions, max_decisions)
+        | _exclusion_columns(exclusions)
+    )
     program = Program(
-        num_times=i32(times),
-        num_decisions=i32(len(rows)),
-        default_cycles=i32(default_by_time.sum()),
-        table_start=_pad(starts, max_times, 0, i32),
-        trip_count=_pad(trips, max_times, 0, i32),
-        may_start_copy=_pad([i.in_entry for i in problem.instructions], max_times, False, bool),
-        time_fraction=_pad(before / default, max_times, 1.0, np.float32),
-        demand=_pad(_demand(problem), max_times, 0.0, np.float32),
-        cycles=_pad(cycles, bucket(len(cycles)), 0, i32),
-        idle=_pad(idle, bucket(len(cycles)), 0, i32),
-        decision_time=column("time", 0),
-        decision_value=column("value", UNPLACED),
-        is_parameter=column("is_parameter", 0).astype(bool),
-        may_copy=column("may_copy", 0).astype(bool),
-        previous=column("previous", UNPLACED),
-        next_time=column("next_time", max_times),
-        size=_pad(size, max_decisions, 0, i32),
-        copy_units=_pad(units, max_decisions, 0, i32),
-        bits=column("bits", 0),
-        end=column("end", 1),
-        write_back=_pad(
-            [0 if r["is_parameter"] else _write_back(problem, r["value"]) for r in rows],
-            max_decisions, 0, i32),
-        # What the compiler refuses is asked about all the same: the shapes stay.
-        is_refused=_pad([_is_refused(problem, r) for r in rows], max_decisions, True, bool),
-        exclusion_group=column("exclusion_group", 0),
-        static_gain=_pad(
-            [_static_gain(problem, r) / default for r in rows], max_decisions, 0.0, np.float32),
-        position_value=_pad([p[0] for p in positions], max_positions, UNPLACED, i32),
-        position_time=_pad([p[1] for p in positions], max_positions, 0, i32),
-        position_bits=_pad([p[2] for p in positions], max_positions, 0, i32),
-        excluding_group=_pad([e[0] for e in exclusions], max_exclusions, UNPLACED, i32),
-        excluding_use=_pad([e[1] for e in exclusions], max_exclusions, UNPLACED, i32),
-        excluded_output=_pad([e[2] for e in exclusions], max_exclusions, UNPLACED, i32),
-        granules=np.ones(capacity, bool),
-    )  # fmt: skip
+        num_times=np.int32(len(problem.instructions)),
+        num_decisions=np.int32(len(decisions)),
+        max_outstanding=np.int32(problem.target.max_outstanding_copies or NEVER),
+        granules=np.ones(problem.target.alternate_memory_bytes // granule, bool),
+        moves=np.ones(0 if expressible else 1, bool),
+        **columns,
+    )
     return jax.tree.map(jnp.asarray, program)
 
 
-def _is_refused(problem: Problem, row: dict) -> bool:
-    if problem.values[row["value"]].is_refused:
-        return True
-    return row["is_parameter"] and any(
-        position.is_refused
-        for position in problem.instructions[row["time"]].positions
-        if position.value == row["value"]
+def _instruction_columns(
+    problem: Problem, decisions: list[Decision], max_decisions: int, shares: int
+) -> dict[str, np.ndarray]:
+    """Everything over T and C. shares: among so many queues idle bandwidth is divided."""
+    starts, cycles, idle = _tables(problem, shares)
+    times = len(problem.instructions)
+    max_times = bucket(times + 1)  # at least one entry stands for what lies beyond the end
+    trips = np.array([i.trip_count for i in problem.instructions], np.int64)
+    by_time = trips * cycles[starts]
+    before = np.cumsum(by_time) - by_time
+    placed_by = np.full((max_times, MAX_PRICED_POSITIONS), max_decisions - 1, np.int32)
+    for i, decision in enumerate(decisions):
+        for t, p in decision.positions:
+            if p < MAX_PRICED_POSITIONS:
+                placed_by[t, p] = i
+    return dict(
+        default_cycles=np.int32(by_time.sum()),
+        table_start=_pad(starts, max_times, 0),
+        trip_count=_pad(trips, max_times, 0),
+        may_start_copy=_pad([i.in_entry for i in problem.instructions], max_times, False, bool),
+        time_fraction=_pad(before / max(1, by_time.sum()), max_times, 1.0, np.float32),
+        demand=_pad(_demand(problem), max_times, 0.0, np.float32),
+        position_decision=placed_by,
+        cycles=_pad(cycles, bucket(len(cycles)), 0),
+        idle=_pad(idle, bucket(len(cycles)), 0),
     )
 
 
-def _exclusions(problem: Problem, rows: list[dict]) -> list[tuple[int, int, int]]:
-    """(group, decision on the use, decision on the output) of every exclusion that can matter.
+def _decision_columns(
+    problem: Problem, decisions: list[Decision], length: int, granule: int
+) -> dict[str, np.ndarray]:
+    """Everything over D but the effects."""
+    max_times = bucket(len(problem.instructions) + 1)
+    default = max(1, default_cycles(problem))
+    values = [problem.values[d.value] for d in decisions]
+    write_backs = [0 if d.is_parameter else _write_back(problem, d.value) for d in decisions]
+    # A use in the middle of a value's life only gives its write-back back, when it is evicted.
+    charged = [0 if d.is_use else w for d, w in zip(decisions, write_backs, strict=True)]
+    gains = [_static_gain(problem, d) - c for d, c in zip(decisions, charged, strict=True)]
+    reserved = [math.ceil(i.reserved_bytes / granule) for i in problem.instructions]
+    inside = [max(reserved[d.time : d.end], default=0) for d in decisions]
+    # What instructions between two decisions reserve counts until the second of them.
+    asked = [0, *(d.asked_at for d in decisions)]
+    before = [max(reserved[a:b], default=0) for a, b in itertools.pairwise(asked)]
 
-    Marks the decisions of each group's parameter with the group's number.
-    """
-    uses = {(r["value"], r["time"]): d for d, r in enumerate(rows) if r["is_parameter"]}
-    outputs = {r["value"]: d for d, r in enumerate(rows) if not r["is_parameter"]}
-    asked = {value for value, _ in uses}
-    groups: dict[int, int] = {}
-    found = []
-    for exclusion in problem.exclusions:
-        parameter, output = exclusion.parameter, exclusion.output
-        if parameter in asked and output in outputs:
-            group = groups.setdefault(parameter, len(groups) + 1)
-            use = uses.get((parameter, exclusion.time), UNPLACED)
-            found.append((group, use, outputs[output]))
-    for row in rows:
-        if row["is_parameter"]:
-            row["exclusion_group"] = groups.get(row["value"], 0)
-    return found
+    def column(name: str, fill: int | bool, dtype: type = np.int32) -> np.ndarray:
+        return _pad([getattr(d, name) for d in decisions], length, fill, dtype)
+
+    next_times = [max_times if d.next_time is None else d.next_time for d in decisions]
+    return dict(
+        asked_at=column("asked_at", decisions[-1].asked_at if decisions else 0),
+        decision_time=column("time", 0),
+        decision_value=column("value", UNPLACED),
+        is_parameter=column("is_parameter", False, bool),
+        is_use=column("is_use", False, bool),
+        may_copy=column("may_copy", False, bool),
+        previous=column("previous", UNPLACED),
+        next_time=_pad(next_times, length, max_times),
+        size=_pad([math.ceil(v.size_bytes / granule) for v in values], length, 0),
+        copy_units=_pad([math.ceil(v.size_bytes / TRANSFER_UNIT_BYTES) for v in values], length, 0),
+        end=column("end", 1),
+        reserved=_pad(inside, length, 0),
+        reserved_before=_pad(before, length, 0),
+        write_back=_pad(write_backs, length, 0),
+        # What the compiler refuses is asked about all the same: the shapes stay.
+        is_refused=column("is_refused", True, bool),
+        exclusion_group=column("exclusion_group", 0),
+        static_gain=_pad([g / default for g in gains], length, 0.0, np.float32),
+    )
 
 
-def _computed_positions(problem: Problem, rows: list[dict]) -> list[tuple[int, int, int]]:
-    """(value, time, mask bit) of every priced position of the computed values that are asked about.
+def _effect_columns(decisions: list[Decision], length: int) -> dict[str, np.ndarray]:
+    """What each decision does to the masks of instructions, one decision after the other."""
+    effects = [sorted(d.effects.items()) for d in decisions]
+    counts = [len(each) for each in effects]
+    flat = [pair for each in effects for pair in each]
+    size = bucket(len(flat))
+    return dict(
+        first_effect=_pad(np.cumsum([0, *counts])[:-1], length, 0),
+        num_effects=_pad(counts, length, 0),
+        effect_time=_pad([t for t, _ in flat], size, 0),
+        effect_bits=_pad([b for _, b in flat], size, 0),
+    )
 
-    Positions past the priced ones have no cost; the host's masks hold them.
-    """
-    return [
-        (v, t, 1 << p)
-        for v in sorted({r["value"] for r in rows if not r["is_parameter"]})
-        for t, p in problem.positions_of_value[v]
-        if p < MAX_PRICED_POSITIONS
-    ]
+
+def _exclusion_columns(exclusions: list[tuple[int, int, int]]) -> dict[str, np.ndarray]:
+    size = bucket(len(exclusions), smallest=8)
+    names = ("excluding_group", "excluding_use", "excluded_output")
+    return {
+        name: _pad([row[i] for row in exclusions], size, UNPLACED) for i, name in enumerate(names)
+    }
 
 
 def _demand(problem: Problem) -> np.ndarray:
@@ -265,17 +237,17 @@ def _write_back(problem: Problem, value: int) -> int:
     return problem.values[value].write_back_cycles if has_output else 0
 
 
-def _static_gain(problem: Problem, row: dict) -> int:
+def _static_gain(problem: Problem, decision: Decision) -> int:
     """Cycles saved when this decision alone puts its positions in alternate memory."""
-    if row["is_parameter"]:
-        masks = {row["time"]: row["bits"]}
-    else:
-        masks: dict[int, int] = {}
-        for t, p in problem.positions_of_value[row["value"]]:
-            masks[t] = masks.get(t, 0) | 1 << p
-    saved = sum(
+    return sum(
         problem.instructions[t].trip_count
-        * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, mask))
-        for t, mask in masks.items()
+        * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, bits))
+        for t, bits in decision.effects.items()
     )
-    return saved - (0 if row["is_parameter"] else _write_back(problem, row["value"]))
+
+
+def default_cycles(problem: Problem) -> int:
+    """Latency with everything in default memory, in cycles."""
+    return sum(
+        i.trip_count * problem.instruction_cycles(t, 0) for t, i in enumerate(problem.instructions)
+    )

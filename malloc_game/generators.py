@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from malloc_game.problem import (
@@ -19,13 +21,18 @@ TOY_TARGET = Target("toy", 4 * MIB, 1024, 100e9, 1e9, 1, "made up for tests")
 
 
 def random_problem(
-    seed: int, num_instructions: int = 40, target: Target = TOY_TARGET, loop: bool = True
+    seed: int,
+    num_instructions: int = 40,
+    target: Target = TOY_TARGET,
+    loop: bool = True,
+    limits: bool = False,
 ) -> Problem:
     """A random program of `num_instructions` instructions, with parameters, live-outs and a loop.
 
     Sizes are such that about twice as much is wanted in alternate memory as fits. Cycles of a
     placement are random and not monotone: sometimes alternate memory is slower. Some uses are
-    refused, and some placements exclude each other.
+    refused, and some placements exclude each other. limits: few copies may be under way at one
+    time, and some instructions need alternate memory for themselves.
     """
     rng = np.random.default_rng(seed)
     times = num_instructions
@@ -97,6 +104,13 @@ def random_problem(
         for made, is_made in readers[t]
         if is_made and not values[made].is_parameter and rng.random() < 0.3
     ]
+    if limits:
+        target = dataclasses.replace(target, max_outstanding_copies=int(rng.integers(1, 4)))
+        shares = rng.choice([0, 0, 0, 0.1, 0.4], times)
+        instructions = [
+            dataclasses.replace(i, reserved_bytes=int(share * target.alternate_memory_bytes))
+            for i, share in zip(instructions, shares, strict=True)
+        ]
     return Problem(
         f"random-{seed}",
         target,

@@ -21,6 +21,7 @@ from malloc_game.violation import (
     CAPACITY,
     NO_COPY,
     NO_EVICTION,
+    OUTSTANDING,
     OVERLAP,
     SIZE,
     TOO_EARLY,
@@ -36,6 +37,7 @@ def check_physical(problem: Problem, assignment: Assignment) -> list[Violation]:
         *_check_chunks(problem, assignment),
         *check_overlap(problem, assignment, within_values=False),
         *_check_copies(problem, assignment),
+        *check_limits(problem, assignment),
     ]
     loops = _loops(problem, 0, len(problem.instructions), 0)
     for v in range(len(problem.values)):
@@ -71,6 +73,23 @@ def check_overlap(
         )
         for i, j in np.argwhere(np.triu(shared, 1))
     ]
+
+
+def check_limits(problem: Problem, assignment: Assignment) -> Iterator[Violation]:
+    """Memory that instructions need for themselves, and how many copies may be under way."""
+    for t, instruction in enumerate(problem.instructions):
+        for i, chunk in enumerate(assignment.chunks):
+            if chunk.start <= t < chunk.end and chunk.offset < instruction.reserved_bytes:
+                name = problem.values[chunk.value].name
+                label = f"chunk {i} of {name} at {chunk.offset}"
+                what = f"{instruction.name} needs {instruction.reserved_bytes} bytes at 0"
+                yield Violation(CAPACITY, f"{label}: {what}")
+        under_way = sum(copy.start <= t < copy.end for copy in assignment.copies)
+        limit = problem.target.max_outstanding_copies
+        if limit and under_way > limit:
+            yield Violation(
+                OUTSTANDING, f"{under_way} copies under {instruction.name}, not {limit}"
+            )
 
 
 def _last_time(problem: Problem, assignment: Assignment, value: int) -> int:

@@ -75,6 +75,9 @@ class Instruction:
     positions: tuple[Position, ...]
     cost_table: int  # index into Problem.cost_tables
     loops: tuple[int, ...] = ()  # numbers of the loops around it, outermost first
+    # Alternate memory at offset 0 that it needs for itself (XLA's scoped memory), beyond what the
+    # target's capacity leaves out already.
+    reserved_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +176,10 @@ def _check_target(target: Target) -> None:
     for field in ("alternate_memory_bytes", "alignment_bytes"):
         value = getattr(target, field)
         _require(0 < value <= _MAX_BYTES, f"target.{field} is {value}; need 1..2**50")
+    _require(
+        target.max_outstanding_copies >= 0,
+        f"target.max_outstanding_copies is {target.max_outstanding_copies}; need 0 or more",
+    )
     for field in ("default_bandwidth_bytes_per_second", "clock_hz"):
         value = getattr(target, field)
         _require(0 < value < 1e18, f"target.{field} is {value}; need a positive finite number")
@@ -224,6 +231,11 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
     name = f"instructions[{t}] ({instruction.name})"
     _require(1 <= instruction.trip_count <= 1 << 30, f"{name}: trip_count {instruction.trip_count}")
     _require(0 <= instruction.other_bytes <= _MAX_BYTES, f"{name}: other_bytes is out of range")
+    _require(
+        0 <= instruction.reserved_bytes <= problem.target.alternate_memory_bytes,
+        f"{name}: reserved_bytes is {instruction.reserved_bytes};"
+        f" need 0..{problem.target.alternate_memory_bytes}",
+    )
     _require(min(instruction.loops, default=0) >= 0, f"{name}: loops has a number below 0")
     _require(
         0 <= instruction.cost_table < len(problem.cost_tables),

@@ -1,8 +1,9 @@
 """Every array of the game, with its shape, in one place.
 
-Letters: T instructions (logical times), D decisions, U positions of computed values, C entries of
-all cost tables, X exclusions. All are padded sizes; granules are the unit of alternate memory,
-transfer units (`TRANSFER_UNIT_BYTES`) that of copies.
+Letters: T instructions (logical times), P priced positions of an instruction, D decisions,
+E effects (what decisions do to instructions), C entries of all cost tables, X exclusions,
+G granules. All are padded sizes; granules are the unit of alternate memory, transfer units
+(`TRANSFER_UNIT_BYTES`) that of copies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ NUM_ACTIONS = 3
 ACTION_NAMES = ("COPY", "NO_COPY", "DROP")
 UNPLACED = -1  # no chunk, no copy, no earlier decision
 TRANSFER_UNIT_BYTES = 1024
+NEVER = (1 << 31) - 1  # only compared with, or lowered by all that the queues can carry
 
 
 @chex.dataclass(frozen=True)
@@ -24,40 +26,49 @@ class Program:
     num_times: chex.Array  # int32[]
     num_decisions: chex.Array  # int32[]
     default_cycles: chex.Array  # int32[], latency with everything in default memory
+    max_outstanding: chex.Array  # int32[], copies that may be under way at one time
     # Instructions.
     table_start: chex.Array  # int32[T], first entry of the instruction's cost table
     trip_count: chex.Array  # int32[T], 0 for padding
     may_start_copy: chex.Array  # bool[T]
     time_fraction: chex.Array  # float32[T], default cycles before this time / default cycles
     demand: chex.Array  # float32[T], bytes of all live values that may be in alternate / capacity
+    position_decision: chex.Array  # int32[T, P], the decision that places it, D - 1 for none
     # Cost tables.
     cycles: chex.Array  # int32[C], cycles of one execution
     idle: chex.Array  # int32[C], transfer units of default bandwidth left idle by one execution
     # Decisions, in the order in which the game asks them.
-    decision_time: chex.Array  # int32[D]
+    asked_at: chex.Array  # int32[D], the instruction it is asked at: those before it are decided
+    decision_time: chex.Array  # int32[D], where its chunk is needed from
     decision_value: chex.Array  # int32[D]
-    is_parameter: chex.Array  # bool[D], a use of a parameter; else a computed value as a whole
-    may_copy: chex.Array  # bool[D], a parameter, or a value that a prefetch can define
-    previous: chex.Array  # int32[D], earlier decision on the same parameter or UNPLACED
-    next_time: chex.Array  # int32[D], time of the next decision on the same parameter or T
+    is_parameter: chex.Array  # bool[D], a use of a parameter
+    is_use: chex.Array  # bool[D], a use, served by a chunk of an earlier decision or a copy
+    may_copy: chex.Array  # bool[D], a use, or a value that a prefetch can define
+    previous: chex.Array  # int32[D], earlier decision on the same value or UNPLACED
+    next_time: chex.Array  # int32[D], time of the next decision on the same value or T
     size: chex.Array  # int32[D], granules
     copy_units: chex.Array  # int32[D], transfer units
-    bits: chex.Array  # int32[D], mask bits that a parameter's use sets at decision_time
-    end: chex.Array  # int32[D], end of a computed value's live range; decision_time + 1 for uses
+    end: chex.Array  # int32[D], end of the chunk that it makes
+    reserved: chex.Array  # int32[D], granules at offset 0 that instructions in between need
+    reserved_before: chex.Array  # int32[D], the same from the decision before to this one
     write_back: chex.Array  # int32[D], cycles charged when a computed live-out is in alternate
     is_refused: chex.Array  # bool[D], only DROP can be asked of the compiler
     exclusion_group: chex.Array  # int32[D], the parameter's group of exclusions, 0 for none
     static_gain: chex.Array  # float32[D], cycles saved if only this were in alternate / default
-    # Positions of computed values.
-    position_value: chex.Array  # int32[U], UNPLACED for padding
-    position_time: chex.Array  # int32[U]
-    position_bits: chex.Array  # int32[U]
+    first_effect: chex.Array  # int32[D], its effects are [first_effect, first_effect + num_effects)
+    num_effects: chex.Array  # int32[D]
+    # Effects: instructions whose placement mask a decision changes.
+    effect_time: chex.Array  # int32[E]
+    effect_bits: chex.Array  # int32[E]
     # Exclusions: see `problem.Exclusion`.
     excluding_group: chex.Array  # int32[X], 1.. in order of parameters, UNPLACED for padding
     excluding_use: chex.Array  # int32[X], decision on the use or UNPLACED if it is never asked
     excluded_output: chex.Array  # int32[X], decision on the output
     # Alternate memory: one entry for each granule, only its length matters.
     granules: chex.Array  # bool[G], all True
+    # Whether computed values may move in the middle of their lives: bool[1], bool[0] for no, so
+    # that a game without evictions carries nothing of them.
+    moves: chex.Array
 
     @property
     def max_decisions(self) -> int:
@@ -74,6 +85,11 @@ class Program:
         """Granules of alternate memory."""
         return self.granules.shape[-1]
 
+    @property
+    def has_moves(self) -> bool:
+        """Whether computed values may be evicted and prefetched: the research option."""
+        return self.moves.shape[-1] > 0
+
 
 @chex.dataclass(frozen=True)
 class Options:
@@ -81,9 +97,18 @@ class Options:
 
     legal: chex.Array  # bool[3]
     copy_start: chex.Array  # int32[], latest start of a copy for this use or UNPLACED
-    copy_ahead: chex.Array  # int32[], transfer units started with it, itself included
     offset: chex.Array  # int32[], granule of the lowest fit or UNPLACED
     gain: chex.Array  # int32[], cycles saved in alternate memory, before any write-back
+    evict_start: chex.Array  # int32[], latest start of the eviction that DROP needs or UNPLACED
+
+
+@chex.dataclass(frozen=True)
+class Queue:
+    """Copies in one direction, in a form that needs no look at each of them (see `copies`)."""
+
+    unused: chex.Array  # int32[T], transfer units that nobody used before this time; up to now
+    limit: chex.Array  # int32[T], most units unused before a new copy starts at this time, its own
+    # size included, for which all that start later are still done in time
 
 
 @chex.dataclass(frozen=True)
@@ -91,18 +116,23 @@ class GameState:
     """A game in progress. A chunk belongs to the decision that made it."""
 
     position: chex.Array  # int32[], the decision at hand; num_decisions when done
-    mask: chex.Array  # int32[T], positions in alternate memory
-    chunk_offset: chex.Array  # int32[D], granule or UNPLACED
-    chunk_start: chex.Array  # int32[D]
-    chunk_end: chex.Array  # int32[D], exclusive
     chunk_of: chex.Array  # int32[D], the chunk that serves this decision or UNPLACED
+    chunk_offset: chex.Array  # int32[D], granule or UNPLACED
+    chunk_end: chex.Array  # int32[D], exclusive
     copy_start: chex.Array  # int32[D], or UNPLACED where the decision made no copy
-    copy_ahead: chex.Array  # int32[D], transfer units started at that time up to this copy
+    free_from: chex.Array  # int32[G], time from which each granule is free for good
+    reads: Queue  # prefetches
+    outstanding: chex.Array  # int32[T], copies under way before now
+    holds: chex.Array  # bool[X + 1], exclusion groups whose parameter is in alternate somewhere
     cycles: chex.Array  # int32[], of all instructions, undecided positions in default memory
     write_back: chex.Array  # int32[], cycles charged for live-outs in alternate memory so far
     reward: chex.Array  # int32[], cycles saved by the last decision
     done: chex.Array  # bool[]
     options: Options
+    # With moves only, else without entries.
+    writes: Queue  # evictions
+    evict_start: chex.Array  # int32[D], of the eviction booked by this decision or UNPLACED
+    default_from: chex.Array  # int32[D], time from which the value is in default memory or NEVER
 
     @property
     def decision(self) -> chex.Array:

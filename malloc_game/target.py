@@ -21,6 +21,7 @@ class Target:
     clock_hz: float
     alternate_memory_space: int  # XLA's number of the space: `S(n)` in an HLO layout
     source: str = ""
+    max_outstanding_copies: int = 0  # that may be under way at one time; 0 for no limit
 
     @property
     def default_bytes_per_cycle(self) -> float:

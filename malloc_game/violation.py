@@ -15,6 +15,7 @@ TOO_LATE = "too_late"  # a chunk or copy ends after the value's last use
 NO_COPY = "no_copy"  # a use in alternate memory, of data that no copy has brought there
 NO_EVICTION = "no_eviction"  # a use in default memory, of data that no copy has brought there
 BANDWIDTH = "bandwidth"  # a copy is not finished when its use begins
+OUTSTANDING = "outstanding"  # more copies are under way at one time than the target allows
 EXCLUDED = "excluded"  # two placements that the compiler cannot be asked for together
 SIZE = "size"  # a chunk, a copy or the slices of one chunk have not the value's size
 

@@ -26,8 +26,8 @@ import malloc_game as mg
 
 KIB = 1024
 # Every random problem of up to 64 instructions fits in both; two shapes keep compiling short.
-RANDOM_PADDING = {"T": 96, "D": 128, "C": 6144, "U": 256, "X": 128}
-WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "U": 384, "X": 192}
+RANDOM_PADDING = {"T": 96, "D": 128, "C": 6144, "E": 256, "X": 128}
+WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "E": 384, "X": 192}
 NUM_STEPS = 128  # of a random game
 
 
@@ -164,34 +164,45 @@ class Game:
         return [(self.problem.values[c.value].name, c.start, c.end) for c in self.assignment.copies]
 
 
-# Axis letter and fill of every padded array of a Program, as its docstring documents them.
+# Axis letter and fill of every padded array of a Program, as its docstring documents them; None:
+# the last entry is repeated.
 _PADDED = {
     "table_start": ("T", 0), "trip_count": ("T", 0), "may_start_copy": ("T", False),
     "time_fraction": ("T", 1.0), "demand": ("T", 0.0), "cycles": ("C", 0), "idle": ("C", 0),
-    "decision_time": ("D", 0), "decision_value": ("D", mg.UNPLACED), "is_parameter": ("D", False),
-    "may_copy": ("D", False), "previous": ("D", mg.UNPLACED), "next_time": ("D", None),
-    "size": ("D", 0), "copy_units": ("D", 0), "bits": ("D", 0), "end": ("D", 1),
-    "write_back": ("D", 0), "static_gain": ("D", 0.0), "position_value": ("U", mg.UNPLACED),
-    "position_time": ("U", 0), "position_bits": ("U", 0), "is_refused": ("D", True),
-    "exclusion_group": ("D", 0), "excluding_group": ("X", mg.UNPLACED),
+    "asked_at": ("D", None), "decision_time": ("D", 0), "decision_value": ("D", mg.UNPLACED),
+    "is_parameter": ("D", False), "is_use": ("D", False), "may_copy": ("D", False),
+    "previous": ("D", mg.UNPLACED), "next_time": ("D", 0), "size": ("D", 0), "copy_units": ("D", 0),
+    "end": ("D", 1), "reserved": ("D", 0), "reserved_before": ("D", 0), "write_back": ("D", 0),
+    "is_refused": ("D", True), "exclusion_group": ("D", 0), "static_gain": ("D", 0.0),
+    "first_effect": ("D", 0), "num_effects": ("D", 0), "effect_time": ("E", 0),
+    "effect_bits": ("E", 0), "excluding_group": ("X", mg.UNPLACED),
     "excluding_use": ("X", mg.UNPLACED), "excluded_output": ("X", mg.UNPLACED),
 }  # fmt: skip
 
 
 def pad(program: mg.Program, sizes: dict[str, int]) -> mg.Program:
-    """The same program with more padding: `sizes` gives T, D, C, U and X."""
-    changes = {}
-    for name, (axis, fill) in _PADDED.items():
+    """The same program with more padding: `sizes` gives T, D, C, E and X."""
+
+    def padded(name: str, axis: str, fill: float | None) -> np.ndarray:
         array = np.asarray(getattr(program, name))
-        if name == "next_time":  # "none" is the padded T
-            array = np.where(array >= program.max_times, sizes["T"], array)
-            fill = sizes["T"]
+        fill = array[-1] if fill is None else fill
         extra = sizes[axis] - len(array)
         assert extra >= 0, f"{name} has {len(array)} entries already"
-        changes[name] = jnp.asarray(
-            np.concatenate([array, np.full(extra, fill, array.dtype)]).astype(array.dtype)
-        )
-    return program.replace(**changes)
+        return np.concatenate([array, np.full((extra, *array.shape[1:]), fill, array.dtype)])
+
+    changes = {name: padded(name, *how) for name, how in _PADDED.items()}
+    # "None" is the padded T, and the last (padding) decision.
+    next_time = changes["next_time"]
+    is_last = (next_time >= program.max_times) | (np.arange(sizes["D"]) >= program.max_decisions)
+    changes["next_time"] = np.where(is_last, sizes["T"], next_time).astype(np.int32)
+    placed_by = np.full((sizes["T"], program.position_decision.shape[1]), sizes["D"] - 1, np.int32)
+    placed_by[: program.max_times] = np.where(
+        program.position_decision == program.max_decisions - 1,
+        sizes["D"] - 1,
+        program.position_decision,
+    )
+    changes["position_decision"] = placed_by
+    return program.replace(**{name: jnp.asarray(array) for name, array in changes.items()})
 
 
 @chex.dataclass(frozen=True)

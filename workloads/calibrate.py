@@ -82,10 +82,11 @@ class RandomGames:
 
     def __init__(self, problem: mg.Problem, num_games: int = _NUM_GAMES, seed: int = 0):
         self._problem, self._seed = problem, seed
-        states = _play(mg.encode(problem), jax.random.key(seed), num_games)
+        program = mg.encode(problem)
+        states = _play(program, jax.random.key(seed), num_games)
         self._states = jax.tree.map(np.asarray, states)
-        num_times = len(problem.instructions)
-        self.masks = self._states.mask[:, :num_times].astype(np.int64)
+        masks = jax.vmap(mg.placement_masks, in_axes=(None, 0))(program, states)
+        self.masks = np.asarray(masks, np.int64)[:, : len(problem.instructions)]
 
     def assignment(self, game: int) -> mg.Assignment:
         """The mapping that a game stands for."""

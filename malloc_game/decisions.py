@@ -1,0 +1,155 @@
+"""Which decisions a problem asks, in which order, and which placements each of them sets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from malloc_game.problem import MAX_PRICED_POSITIONS, Position, Problem
+from malloc_game.state import UNPLACED
+
+
+@dataclasses.dataclass
+class Decision:
+    """One question of the game. Times are logical times, decisions are named by their number."""
+
+    asked_at: int  # the instruction that it comes up at
+    time: int  # where its chunk is needed from: a use, a definition
+    value: int  # index into Problem.values
+    end: int  # where the chunk that it makes ends
+    is_parameter: bool = False  # a use of a parameter
+    is_use: bool = False  # a use: a chunk of an earlier decision can serve it, or a copy
+    may_copy: bool = False
+    previous: int = UNPLACED  # the decision before on the same value, if this is a use
+    next_time: int | None = None  # the time of the one after it
+    is_refused: bool = False
+    exclusion_group: int = 0
+    positions: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (time, number)
+
+    @property
+    def effects(self) -> dict[int, int]:
+        """Mask bits that it sets, by instruction; positions that are not priced have none."""
+        bits: dict[int, int] = {}
+        for t, p in self.positions:
+            bits[t] = bits.get(t, 0) | (1 << p if p < MAX_PRICED_POSITIONS else 0)
+        return {t: b for t, b in bits.items() if b}
+
+
+def _moves(problem: Problem, value: int) -> bool:
+    """Whether a computed value can move in the middle of its life: written once, no loop."""
+    places = problem.positions_of_value[value]
+    if problem.values[value].is_parameter or problem.values[value].copied_at >= 0:
+        return False
+    outputs = [t for t, p in places if problem.instructions[t].positions[p].is_output]
+    in_entry = all(problem.instructions[t].in_entry for t, _ in places)
+    return in_entry and len(outputs) == 1 and all(t > outputs[0] for t, _ in places[1:])
+
+
+class _Lister:
+    """Goes through the schedule once."""
+
+    def __init__(self, problem: Problem, expressible: bool):
+        self.problem, self.expressible = problem, expressible
+        self.decisions: list[Decision] = []
+        self.last_of: dict[int, int] = {}  # value -> its last decision so far
+        numbers = range(len(problem.values))
+        self.moving = set() if expressible else {v for v in numbers if _moves(problem, v)}
+
+    def visit(self, time: int) -> None:
+        """The decisions at one instruction: uses first, then definitions."""
+        instruction = self.problem.instructions[time]
+        uses: dict[int, list[tuple[int, int]]] = {}
+        definitions: list[int] = []
+        for p, position in enumerate(instruction.positions):
+            v, value = position.value, self.problem.values[position.value]
+            if not value.may_be_in_alternate:
+                continue
+            if value.is_parameter:
+                if instruction.in_entry:
+                    uses.setdefault(v, []).append((time, p))
+            elif v in self.moving and v in self.last_of:
+                uses.setdefault(v, []).append((time, p))
+            elif v not in self.last_of and v not in definitions and time != value.copied_at:
+                definitions.append(v)
+        for v, positions in uses.items():
+            self._use(time, v, positions)
+        for v in definitions:
+            self._definition(time, v)
+
+    def _use(self, time: int, v: int, positions: list[tuple[int, int]]) -> None:
+        previous = self.last_of.get(v, UNPLACED)
+        if previous != UNPLACED:
+            self.decisions[previous].next_time = time
+        value = self.problem.values[v]
+        is_refused = value.is_refused or any(self._at(*place).is_refused for place in positions)
+        self._ask(
+            Decision(
+                asked_at=time,
+                time=time,
+                value=v,
+                end=time + 1,
+                is_parameter=value.is_parameter,
+                is_use=True,
+                may_copy=True,
+                previous=previous,
+                is_refused=is_refused,
+                positions=positions,
+            )
+        )
+
+    def _definition(self, time: int, v: int) -> None:
+        value = self.problem.values[v]
+        by_copy = value.copied_at >= 0
+        places = self.problem.positions_of_value[v]
+        self._ask(
+            Decision(
+                asked_at=time,
+                time=time if by_copy else value.start,
+                value=v,
+                end=value.end,
+                may_copy=by_copy,
+                is_refused=value.is_refused,
+                positions=[place for place in places if v not in self.moving or place[0] == time],
+            )
+        )
+
+    def _ask(self, decision: Decision) -> None:
+        decision.is_refused &= self.expressible
+        self.last_of[decision.value] = len(self.decisions)
+        self.decisions.append(decision)
+
+    def _at(self, time: int, number: int) -> Position:
+        return self.problem.instructions[time].positions[number]
+
+
+def list_decisions(problem: Problem, expressible: bool = True) -> list[Decision]:
+    """All decisions in the game's order: at each instruction uses first, then definitions.
+
+    expressible: ask only what the compiler can be told. Otherwise nothing is refused, and computed
+    values that are written once, outside loops, are asked again at each use.
+    """
+    lister = _Lister(problem, expressible)
+    for time in range(len(problem.instructions)):
+        lister.visit(time)
+    return lister.decisions
+
+
+def list_exclusions(problem: Problem, decisions: list[Decision]) -> list[tuple[int, int, int]]:
+    """(group, decision on the use, decision on the output) of every exclusion that can matter.
+
+    Marks the decisions of each group's parameter with the group's number.
+    """
+    uses = {(d.value, d.time): i for i, d in enumerate(decisions) if d.is_parameter}
+    outputs = {d.value: i for i, d in enumerate(decisions) if not d.is_use}
+    asked = {value for value, _ in uses}
+    groups: dict[int, int] = {}
+    found = []
+    for exclusion in problem.exclusions:
+        parameter, output = exclusion.parameter, exclusion.output
+        if parameter in asked and output in outputs:
+            group = groups.setdefault(parameter, len(groups) + 1)
+            use = uses.get((parameter, exclusion.time), UNPLACED)
+            found.append((group, use, outputs[output]))
+    for decision in decisions:
+        if decision.is_parameter:
+            decision.exclusion_group = groups.get(decision.value, 0)
+    return found
