@@ -36,28 +36,34 @@ class SearchRow:
 
 
 def measure_search(config: AgentConfig, program: mg.Program, effort: Effort) -> SearchRow:
-    """Time self-play of `program`, every move searched, against search alone."""
+    """Time self-play of `program`, every move searched, against search alone.
+
+    Both search with learned dynamics: bare mctx has no game to search in.
+    """
+    assert config.search.dynamics == "learned"
     params_key, root_key, play_key = jax.random.split(jax.random.key(0), 3)
     network = make_network(config.network, mg.NUM_ACTIONS)
-    model = Model(params=init_params(network, mg.OBSERVATION_SIZE, params_key), program=program)
+    params = jax.jit(lambda key: init_params(network, mg.OBSERVATION_SIZE, key))(params_key)
+    model = Model(params=params, program=program)
     num_games = config.self_play.num_games
     num_moves = min(config.self_play.chunk_moves, int(program.num_decisions))
     gumbel_scale = jnp.linspace(0.0, config.search.gumbel_scale, num_games)
 
-    bare = jax.jit(functools.partial(_bare_search, config, num_moves=num_moves))
     roots = _random_roots(config, root_key)
+    bare = jax.jit(functools.partial(_bare_search, config, num_moves=num_moves))
+    bare = bare.lower(model, roots, gumbel_scale, play_key).compile()
     bare_seconds = median_seconds(
         lambda: bare(model, roots, gumbel_scale, play_key), effort.run_seconds
     )
 
     script = jnp.full((program.max_decisions, num_games), FREE, jnp.int32)
-    start = jax.jit(start_games, static_argnums=0)
-    play_chunk = jax.jit(play, static_argnums=0, donate_argnums=2)
-
-    def chunk():
-        return play_chunk(config, model, start(config, program), script, gumbel_scale, play_key)
-
-    play_seconds = median_seconds(chunk, effort.run_seconds)
+    new_games = jax.jit(functools.partial(start_games, config)).lower(program).compile()
+    chunk = jax.jit(functools.partial(play, config), donate_argnums=1)
+    chunk = chunk.lower(model, new_games(program), script, gumbel_scale, play_key).compile()
+    play_seconds = median_seconds(
+        lambda: chunk(model, new_games(program), script, gumbel_scale, play_key),
+        effort.run_seconds,
+    )
     num_simulations = num_moves * num_games * config.search.num_simulations
     return SearchRow(
         num_decisions=int(program.num_decisions),

@@ -138,7 +138,10 @@ def measure(
 
 
 def median_seconds(call: Callable[[], chex.ArrayTree], run_seconds: float) -> float:
-    """Wall time of one call: the median of `RUNS` runs of as many calls as fill `run_seconds`."""
+    """Wall time of one call: the median of `RUNS` runs of as many calls as fill `run_seconds`.
+
+    call: compiled beforehand. The first call warms up and counts only if it is long.
+    """
 
     def run(num_calls):
         began = time.perf_counter()
