@@ -6,7 +6,7 @@
 #   make test     run the tests
 #   make check    lint and formatting, without changing anything
 #   make format   reformat and apply safe lint fixes
-#   make bench    time the game
+#   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity.md
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
@@ -59,7 +59,7 @@ format: setup
 	@$(BIN)/ruff check --fix
 
 bench: setup
-	@$(BIN)/python -m malloc_game.bench
+	@$(BIN)/python -m agent.bench
 
 # Hours for the whole suite; it can be stopped, and goes on where it was. For a part of it:
 #   make fidelity PROGRAMS="lstm decode" TARGETS="v4 v5e"
