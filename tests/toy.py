@@ -2,6 +2,7 @@
 
     cycles           8   8   8   8      cycles of one execution, everything in default memory
     trips            1   3*  3*  1      executions; * marks a loop body (default: 1, entry)
+    reserved         0   4   0   0      KiB at offset 0 that instructions need for themselves
     w   4  param     .   u1  .   u2     4 KiB; u2: operand that saves 2 cycles in alternate memory
     x   4  temp      D1  -   u   .      D1: defined here, saves 1 cycle; -: alive; .: dead
     y   4  out:5     .   D   -   -      live-out, a write-back costs 5 cycles
@@ -31,19 +32,23 @@ WIDE_PADDING = {"T": 128, "D": 192, "C": 6144, "E": 384, "X": 192}
 NUM_STEPS = 128  # of a random game
 
 
-def target(memory_kib: int = 16, alignment_kib: int = 1) -> mg.Target:
+def target(memory_kib: int = 16, alignment_kib: int = 1, max_copies: int = 0) -> mg.Target:
     """An accelerator whose default memory gives 1 KiB in each cycle."""
-    return mg.Target("toy", memory_kib * KIB, alignment_kib * KIB, KIB * 1e9, 1e9, 1)
+    return mg.Target(
+        "toy", memory_kib * KIB, alignment_kib * KIB, KIB * 1e9, 1e9, 1,
+        max_outstanding_copies=max_copies,
+    )  # fmt: skip
 
 
-def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
+def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1, max_copies: int = 0) -> mg.Problem:
     """The problem that `text` draws (see above)."""
     rows = [line.split() for line in text.strip().splitlines()]
-    special = {row[0]: row[1:] for row in rows if row[0] in ("cycles", "trips")}
+    special = {row[0]: row[1:] for row in rows if row[0] in ("cycles", "trips", "reserved")}
     drawn = [row for row in rows if row[0] not in special]
     base = [int(c) for c in special["cycles"]]
     times = len(base)
     trips = special.get("trips", ["1"] * times)
+    reserved = [int(kib) * KIB for kib in special.get("reserved", ["0"] * times)]
     positions: list[list[mg.Position]] = [[] for _ in base]
     gains: list[list[int]] = [[] for _ in base]
     values, exclusions = [], []
@@ -100,11 +105,12 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1) -> mg.Problem:
                 positions=tuple(positions[t]),
                 cost_table=t,
                 loops=loops[t],
+                reserved_bytes=reserved[t],
             )
         )
     return mg.Problem(
         "toy",
-        target(memory_kib, alignment_kib),
+        target(memory_kib, alignment_kib, max_copies),
         tuple(instructions),
         tuple(values),
         tuple(tables),
@@ -120,9 +126,9 @@ jit_observe = jax.jit(mg.observe)
 class Game:
     """A toy game played by hand; all toys share one compiled `step`."""
 
-    def __init__(self, problem: mg.Problem | str):
+    def __init__(self, problem: mg.Problem | str, *, expressible: bool = True):
         self.problem = toy(problem) if isinstance(problem, str) else problem
-        self.program = mg.encode(self.problem)
+        self.program = mg.encode(self.problem, expressible=expressible)
         self.state = jit_init(self.program)
 
     @property
@@ -160,8 +166,19 @@ class Game:
         ]
 
     def copies(self) -> list[tuple[str, int, int]]:
-        """Copies so far: value, start, end."""
-        return [(self.problem.values[c.value].name, c.start, c.end) for c in self.assignment.copies]
+        """Prefetches so far: value, start, end."""
+        return self._copies(mg.PREFETCH)
+
+    def evictions(self) -> list[tuple[str, int, int]]:
+        """Evictions so far: value, start, end."""
+        return self._copies(mg.EVICTION)
+
+    def _copies(self, direction: str) -> list[tuple[str, int, int]]:
+        return [
+            (self.problem.values[c.value].name, c.start, c.end)
+            for c in self.assignment.copies
+            if c.direction == direction
+        ]
 
 
 # Axis letter and fill of every padded array of a Program, as its docstring documents them; None:

@@ -1,0 +1,69 @@
+"""The game against the rules written out once more, and against all games there are."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import malloc_game as mg
+from tests.reference import Play, best_latency
+from tests.toy import RANDOM_PADDING, jit_init, jit_step, pad
+
+MAX_DECISIONS = 7
+_all_games = jax.jit(jax.vmap(mg.replay, in_axes=(None, 0)))
+
+
+def _tiny(seed: int) -> mg.Problem | None:
+    """A random problem of few decisions, None if this seed has none or too many."""
+    problem = mg.random_problem(seed, 6)
+    return problem if 1 <= int(mg.encode(problem).num_decisions) <= MAX_DECISIONS else None
+
+
+TINY = [seed for seed in range(60) if _tiny(seed) is not None]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_each_step_is_what_the_rules_say(seed):
+    """Legal actions and latencies along random games, the reference playing the same moves."""
+    problem = mg.random_problem(seed, 24)
+    program = pad(mg.encode(problem), RANDOM_PADDING)
+    rng = np.random.default_rng(seed)
+    state, play = jit_init(program), Play(problem)
+    while not state.done:
+        after = play.continuations()
+        legal = set(np.flatnonzero(mg.legal_actions(program, state)).tolist())
+        assert legal == set(after)
+        # Rather not DROP, so that memory and bandwidth become scarce.
+        action = int(rng.choice(sorted(legal)[: 1 + (rng.random() < 0.3)]))
+        state, play = jit_step(program, state, action), after[action]
+        assert int(state.latency) == play.cycles
+    assert not play.continuations()
+    assert mg.to_assignment(problem, state).masks == play.masks
+
+
+def _best_of_all_games(problem: mg.Problem) -> int:
+    program = pad(mg.encode(problem), RANDOM_PADDING)
+    n = int(program.num_decisions)
+    games = np.array(list(itertools.product(range(3), repeat=n)), np.int32)
+    script = np.full((3**MAX_DECISIONS, program.max_decisions), mg.DROP, np.int32)
+    script[: len(games), :n] = games
+    return int(_all_games(program, jnp.asarray(script)).latency.min())
+
+
+@pytest.mark.parametrize("seed", TINY[:12])
+def test_the_best_game_is_the_optimum_over_its_action_space(seed):
+    problem = _tiny(seed)
+    assert _best_of_all_games(problem) == best_latency(Play(problem))
+
+
+def test_tiny_problems_have_something_to_win():
+    """Else the optimum above would be everything in default memory."""
+    gains = [
+        mg.latency(p, mg.all_default(p)).cycles - best_latency(Play(p))
+        for p in map(_tiny, TINY[:12])
+    ]
+    assert sum(gain > 0 for gain in gains) >= 10
