@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
@@ -260,10 +259,7 @@ def test_masks_agree_with_the_compiled_module(mapped, case):
     assert any(m.assignment.masks)
 
 
-@pytest.mark.skipif(
-    "MALLOCGAME_TEST_SUITE" not in os.environ,
-    reason="compiles the whole suite for every target; set MALLOCGAME_TEST_SUITE",
-)
+@pytest.mark.whole_suite
 @pytest.mark.parametrize("target", HEAP_BYTES)
 @pytest.mark.parametrize("program", SUITE)
 def test_xlas_default_of_the_suite_is_physical_and_predicted(program, target):

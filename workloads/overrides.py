@@ -71,6 +71,31 @@ def keep(value_name: str) -> str:
     return _override(position_matcher(value_name), "keep_in_default_memory {}")
 
 
+def _keep_after_loops(problem: Problem, assignment: Assignment, value: int) -> Iterator[str]:
+    """Overrides for the uses of a value in default memory after a loop that carries it.
+
+    What comes out of a loop is a value of its own to the compiler: it may be prefetched for such a
+    use though what went in is kept. A use is left out where naming it would name an output that is
+    to be in alternate memory (see `exclusions`).
+    """
+    loops: set[int] = set()
+    for t, p in problem.positions_of_value[value]:
+        instruction = problem.instructions[t]
+        used = instruction.positions[p]
+        size = problem.values[value].size_bytes
+        is_shared = any(
+            made.is_output
+            and made.index == used.index
+            and problem.values[made.value].size_bytes == size
+            and assignment.in_alternate(t, q)
+            for q, made in enumerate(instruction.positions)
+        )
+        if not used.is_output and not is_shared and not loops.issubset(instruction.loops):
+            where = _operand(instruction.name, used.number, used.index, size)
+            yield _override(where, "keep_in_default_memory {}")
+        loops.update(instruction.loops)
+
+
 def exclusions(problem: Problem) -> tuple[Exclusion, ...]:
     """What cannot be asked for together: see `malloc_game.problem.Exclusion`.
 
@@ -145,6 +170,7 @@ def _overrides(
         if not inside and v not in sources:
             for name in definitions(problem, v):
                 yield keep(name)
+            yield from _keep_after_loops(problem, assignment, v)
             continue
         if not value.is_parameter:
             # Only permitted: a copy that is to become a prefetch, since XLA replaces it by itself,
