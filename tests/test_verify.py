@@ -202,6 +202,24 @@ def test_a_random_mapping_is_honoured_and_the_fast_check_tells_so_before(real):
     assert found == result.assignment and any(found.masks) and found.chunks
 
 
+@requires_libtpu
+def test_guided_xla_uses_its_own_means_within_what_the_mapping_allows(real):
+    wanted = RandomGames(real.problem, 8, seed=5).assignment(7)
+    result = verify(real.session, real.extraction, wanted, (GUIDED,))
+    assert result.mode == "guided" and result.options.keys() == {OVERRIDES_OPTION}
+    text = result.options[OVERRIDES_OPTION]
+    assert "pin_in" not in text and "prefetch" not in text and "keep_in_default" in text
+    # What it prefetches across programs it takes whatever is asked; no game has that, but it is
+    # read back and predicted.
+    values, copies = real.problem.values, result.assignment.copies
+    free = {values[c.value].name for c in copies if c.is_cross_program}
+    lines = [line for line in result.not_honoured if "wanted in default memory" in line]
+    assert free and {line.split(":")[0] for line in lines} <= free
+    assert mg.check(real.problem, result.assignment, expressible=False) == []
+    predicted = mg.latency(real.extraction.problem, result.assignment).cycles
+    assert predicted == pytest.approx(result.cycles, rel=1e-3)
+
+
 def too_much(problem: mg.Problem) -> Assignment:
     """Nearly everything in alternate memory for its whole life: more than there is."""
     chunks, copies, masks = [], [], [0] * len(problem.instructions)

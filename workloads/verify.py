@@ -52,7 +52,8 @@ class Mode:
 EXACT = Mode("exact", True, True, True, EXACT_OPTIONS)
 RELAXED = Mode("relaxed", True, True, False, EXACT_OPTIONS)
 PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
-# XLA places what the assignment allows, with its own copies, slices and cross-program prefetch.
+# XLA places what the assignment allows, with its own copies and slices; and what it prefetches
+# across programs, which no override keeps in default memory.
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
