@@ -75,14 +75,15 @@ def test_thousands_of_values_make_thousands_of_overrides_each_named_once():
         assert ("pin_in_alternate" in line) == (v % 2 == 0) == ("keep_in_default" not in line)
 
 
-# -- what comes out of a loop ----------------------------------------------------------------
+# -- what a loop carries ---------------------------------------------------------------------
 
 LOOP = toy("""
     cycles           9   9   9   9   9
-    trips            1   4*  1   1   1
-    a   4  temp      D   u   u   .   .
-    b   4  temp      D   -   u   u   .
-    c   4  temp      .   .   D   -   u
+    trips            1   4*  4*  1   1
+    op.0  4  temp    D   u   .   u   .
+    op.9  4  temp    D   -   -   u   u
+    op.1  4  temp    .   D   u   .   .
+    op.3  4  temp    .   .   .   D   u
 """)
 
 
@@ -92,32 +93,43 @@ def _kept_uses(problem: mg.Problem, masks: tuple[int, ...]) -> list[tuple[str, s
     return re.findall(r'hlo_operand_filter { \w+: "\^op\\\\\.(\d)\$" operand_number: (\d)', text)
 
 
-def test_a_use_after_the_loop_that_carries_a_value_is_kept_as_well():
-    # By the loop's own name the value goes on: to keep what went in does not keep what comes out.
-    assert _kept_uses(LOOP, (0,) * 5) == [("2", "0")]  # not b, which the loop does not carry
-
-
-def test_a_use_inside_the_same_loop_follows_the_value_that_went_in():
-    problem = toy("""
-        cycles           9   9   9   9
-        trips            1   4*  4*  1
-        a   4  temp      D   u   u   .
-        b   4  temp      D   .   u   u
-    """)
-    assert _kept_uses(problem, (0,) * 4) == [("3", "1")]  # of b
-
-
-def test_a_value_in_alternate_memory_is_not_kept_after_its_loop():
-    masks = tuple(
-        sum(1 << p for p, position in enumerate(i.positions) if position.value == 0)
-        for i in LOOP.instructions
+def _inside(problem: mg.Problem, name: str) -> tuple[int, ...]:
+    """Masks with one value in alternate memory everywhere."""
+    return tuple(
+        sum(1 << p for p, x in enumerate(i.positions) if problem.values[x.value].name == name)
+        for i in problem.instructions
     )
+
+
+def test_uses_of_what_a_loop_carries_are_kept_inside_and_after_it():
+    # Not op.9, which the loop does not carry, and not op.1, which lives inside.
+    assert _kept_uses(LOOP, (0,) * 5) == [("1", "0"), ("3", "0")]
+
+
+def test_a_value_in_alternate_memory_is_not_kept_in_its_loop():
+    masks = _inside(LOOP, "op.0")
     assert any(masks) and _kept_uses(LOOP, masks) == []
 
 
-def test_a_use_is_not_named_where_that_would_name_an_output_in_alternate_memory():
-    masks = [0] * 5
-    bit = [p.value for p in LOOP.instructions[2].positions].index(2)
-    assert LOOP.instructions[2].positions[bit].is_output
-    masks[2] = 1 << bit
-    assert _kept_uses(LOOP, tuple(masks)) == []
+@pytest.mark.parametrize("name, kept", [("op.1", ("3", "0")), ("op.3", ("1", "0"))])
+def test_a_use_is_not_named_where_that_would_name_an_output_in_alternate_memory(name, kept):
+    assert _kept_uses(LOOP, _inside(LOOP, name)) == [kept]
+
+
+def test_a_use_is_not_named_where_that_would_name_what_is_written_in_place():
+    problem = toy("""
+        cycles           9   9   9
+        trips            1   4*  1
+        op.0  4  temp    D   u   u
+        op.5  4  temp    D   D   -
+    """)
+    assert _kept_uses(problem, (0,) * 3) == [("2", "0")]
+
+
+def test_a_parameter_is_one_value_inside_loops_as_well():
+    problem = toy("""
+        cycles           9   9   9
+        trips            1   4*  1
+        w     4  param   u   u   u
+    """)
+    assert _kept_uses(problem, (0,) * 3) == []
