@@ -17,7 +17,7 @@ from workloads.judge import compiled_latency
 from workloads.mapping import mask_of
 from workloads.overrides import EXACT_OPTIONS, KEEP_EVERYTHING
 from workloads.programs import SUITE
-from workloads.verify import EXACT, RELAXED, verify
+from workloads.verify import EXACT, RELAXED, preview, verify
 
 requires_libtpu = pytest.mark.requires_libtpu
 whole_suite = pytest.mark.whole_suite
@@ -195,6 +195,25 @@ def test_what_the_game_chooses_is_what_the_compiler_does(extracted, target):
     # What it learned makes the prediction for the program that came out as good as exact.
     predicted = malloc_game.latency(case.extraction.problem, result.assignment).cycles
     assert predicted == pytest.approx(result.cycles, rel=0.02)
+
+
+@requires_libtpu
+@pytest.mark.parametrize("name", ["loop in a loop", "branches", "donated"])
+def test_everything_can_be_kept_in_default_memory_value_by_value(extracted, name):
+    case = extracted(name)
+    nothing = malloc_game.all_default(case.problem)
+    seen = preview(case.session, case.extraction, nothing)
+    # But for a use by an instruction of a loop that writes the value in place: to name it would
+    # name what it writes, which aborts the compiler.
+    in_place = {
+        f"{case.problem.values[used.value].name}: wanted in default memory at {i.name} {used}"
+        for i in case.problem.instructions
+        for used in i.positions
+        for made in i.positions
+        if i.loops and made.is_output and not used.is_output and made.value == used.value
+    }
+    assert seen.num_repairs == 0 and set(seen.not_honoured) <= in_place
+    assert len(in_place) == (name == "loop in a loop")
 
 
 @requires_libtpu
