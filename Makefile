@@ -7,7 +7,8 @@
 #   make check    lint and formatting, without changing anything
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
-#   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity.md
+#   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
+#   make report   the tables of docs/fidelity.md anew from docs/fidelity; needs no compiler
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
 
@@ -23,7 +24,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: setup demo test check format bench fidelity lock clean stale
+.PHONY: setup demo test check format bench fidelity report lock clean stale
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,13 +62,17 @@ format: setup
 bench: setup
 	@$(BIN)/python -m agent.bench
 
-# Hours for the whole suite; it can be stopped, and goes on where it was. For a part of it:
+# Hours for the whole suite; it can be stopped, and goes on where it was: what docs/fidelity holds of
+# the same settings and compiler is not measured again. For a part of it:
 #   make fidelity PROGRAMS="lstm decode" TARGETS="v4 v5e"
 PROGRAMS ?= suite
 TARGETS ?= v4 v5e v6e v5p tpu7x
 fidelity: setup
 	$(BIN)/mallocgame fidelity $(PROGRAMS) $(addprefix --target ,$(TARGETS)) \
-	  --out out/fidelity --report docs/fidelity.md
+	  --out docs/fidelity --report docs/fidelity.md
+
+report: setup
+	$(BIN)/mallocgame fidelity --out docs/fidelity --report docs/fidelity.md
 
 # One resolution for every Python version and platform. Where packages come from is the user's own
 # configuration, so nothing about it goes into the lock.

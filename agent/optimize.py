@@ -16,6 +16,7 @@ import numpy as np
 
 import malloc_game as mg
 from agent.config import AgentConfig
+from agent.outcome import SOURCES, Candidate, Outcome
 from agent.planning import Planner, evaluate_actions
 from workloads.calibrate import calibrate
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
@@ -27,7 +28,6 @@ from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 from workloads.verify import GUIDED, MODES, Mode, Verification, verify
 
 Progress = Callable[[str], None]
-SOURCES = ("all_default", "xla_default", "greedy", "agent")
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
 _GREEDY_ROUNDS = 3
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
@@ -39,47 +39,6 @@ _MIN_TURN_SECONDS = 4.0
 _TURNS_PER_BUDGET = 6
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
-
-
-@dataclasses.dataclass
-class Candidate:
-    """One way of mapping the program."""
-
-    source: str
-    assignment: mg.Assignment | None = None  # as compiled, where the game can express that
-    predicted: float | None = None  # cycles, by the cost model as it was before compiling this
-    compiled: float | None = None  # cycles, judged from the compiled module
-    honoured: float | None = None
-    not_honoured: tuple[str, ...] = ()
-    options: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What `optimize` found. `best` is the fastest as compiled (as predicted, without compiler)."""
-
-    problem: mg.Problem
-    target: mg.Target
-    program: str
-    decisions: int
-    versions: dict[str, str]
-    seed: int
-    seconds: float
-    candidates: dict[str, Candidate]
-    best: Candidate
-    agent_found_by: str | None  # how the planner came by the agent's game
-    num_compiles: int
-    agent_stats: dict
-    # As `compiled_speedup`, if alternate memory never cost more than default memory.
-    compiled_speedup_monotone: float | None = None
-
-    @property
-    def compiled_speedup(self) -> float | None:
-        """XLA default's compiled latency divided by the best's; None if nothing was compiled."""
-        default = self.candidates["xla_default"].compiled
-        if default is None or not self.best.compiled:
-            return None
-        return default / self.best.compiled
 
 
 def _no_progress(message: str) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import malloc_game as mg
-from agent.optimize import OVERRIDES_OPTION, SORT_ORDER_OPTION, SOURCES, Candidate, Outcome
+from agent.optimize import OVERRIDES_OPTION, SORT_ORDER_OPTION
+from agent.outcome import SOURCES, Candidate, Outcome
 from malloc_game.errors import MallocGameError
 
 _LABELS = {

@@ -3,8 +3,11 @@
 Copies wait in two first-in-first-out queues (reads from and writes to default memory) and progress
 only while an instruction leaves default-memory bandwidth idle; two busy queues get half of it each.
 A copy that is awaited before it has finished delays the program for the rest.
-Source: RuntimeSimulator in XLA's memory_space_assignment/simulator.{h,cc}; unlike there, bandwidth
-is halved once for each stretch in which both queues are busy, not cumulatively.
+Source: RuntimeSimulator in XLA's memory_space_assignment/simulator.{h,cc}. In one thing this is not
+what is there: within one instruction's idle time, ProcessAsyncCopyLikesInIdleTime halves the
+bandwidth again with every copy that ends while both queues are busy, and leaves it so when one of
+them has run dry; here it is half while both are busy, and whole otherwise. None of the numbers
+that XLA's own tests expect tells the two apart.
 """
 
 from __future__ import annotations

@@ -29,8 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips, with the reason, tests that need what this machine lacks."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips, with the reason, tests that need what this machine lacks.
+
+    The hundreds that compile the whole suite are left out, unless MALLOCGAME_TEST_SUITE is set.
+    """
+    if "MALLOCGAME_TEST_SUITE" not in os.environ:
+        left_out = [item for item in items if item.get_closest_marker("whole_suite")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("whole_suite")]
     for item in items:
         if item.get_closest_marker("requires_libtpu") and not has_libtpu():
             item.add_marker(pytest.mark.skip(reason="libtpu is not installed (Linux x86-64 only)"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import pathlib
@@ -17,7 +18,13 @@ import pytest
 import malloc_game as mg
 from agent import cli, report
 from agent.optimize import plan_offline
+from workloads import fidelity_report
+from workloads.fidelity import Fidelity, Sample
+from workloads.fidelity_report import BEGIN, END, markdown
 
+# The packages offer functions under the names of some modules that they come from.
+compiling = importlib.import_module("workloads.compile")
+measuring = importlib.import_module("workloads.fidelity")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAMS = f"{ROOT / 'tests' / 'programs_for_tests.py'}"
 FILES = {
@@ -82,7 +89,9 @@ def problem_file(tmp_path_factory) -> pathlib.Path:
         (["evaluate", "nowhere.json"], "nowhere.json.*No such file"),
         (["extract", "decode", "--target", "v4", "--out", "x.txt"], "x.txt.*json"),
         (["fidelity", "decode"], "decode needs --target"),
-        (["fidelity"], "PROGRAM"),
+        (["fidelity"], "name a PROGRAM"),
+        (["fidelity", "--target", "v4", "--out", "nowhere"], "name a PROGRAM"),
+        (["fidelity", "--out", "nowhere"], "nowhere: no such directory"),
         (["fidelity", "decode", "--target", "v4", "--target", "v9"], "unknown target 'v9'.*tpu7x"),
         (["fidelity", "decode", "decoed", "--target", "v4"], "no program 'decoed'.*decode"),
         (["fidelity", "decode", "--target", "v4", "--random", "-1"], "-1"),
@@ -133,6 +142,37 @@ def test_a_report_without_room_for_the_tables_is_refused_before_any_work(tmp_pat
     done = call("fidelity", "decode", "--target", "v4", "--report", path)
     assert_one_line_error(done, 2, "mine.md.*measured: begin")
     assert path.read_text() == "# Mine\n"
+
+
+def test_a_report_is_made_of_what_was_measured_without_the_compiler(tmp_path, call, monkeypatch):
+    sample = Sample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
+    known = Fidelity("mlp", "v4", {"libtpu": "0"}, 0, 7, 9, 1, True, sample, None, (), 12, 5, 0.0,
+                     81.0, ())  # fmt: skip
+    out, path = tmp_path / "measured", tmp_path / "report.md"
+    fidelity_report.save(known, fidelity_report.cell_path(out, "mlp", "v4"))
+    monkeypatch.setattr(compiling, "check_compiler", None)  # to call it would fail
+    monkeypatch.setattr(measuring, "measure", None)
+    done = call("fidelity", "--out", out)
+    assert done.returncode == 0 and "mlp on v4: 7 timed" in done.stdout
+    done = call("fidelity", "--out", out, "--report", path)
+    assert done.returncode == 0 and done.stdout == ""
+    assert path.read_text() == f"# Fidelity\n\n{BEGIN}\n\n{markdown([known])}\n{END}\n"
+
+
+def test_a_report_is_of_all_that_was_measured_not_of_this_run_alone(tmp_path, call, monkeypatch):
+    sample = Sample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
+
+    def measure(program, target, **settings):
+        return Fidelity(program, target, {}, 0, 7, 9, 1, True, sample, None, (), 12, 5, 0.0, 81.0,
+                        ())  # fmt: skip
+
+    out, path = tmp_path / "measured", tmp_path / "report.md"
+    monkeypatch.setattr(compiling, "check_compiler", lambda: None)
+    monkeypatch.setattr(measuring, "measure", measure)
+    for program in ("lstm", "alexnet"):
+        done = call("fidelity", program, "--target", "v4", "--out", out, "--report", path)
+        assert done.returncode == 0 and f"{program} on v4" in done.stdout
+    assert "| alexnet | v4 |" in path.read_text() and "| lstm | v4 |" in path.read_text()
 
 
 def test_evaluate_prints_baselines_and_a_given_assignment(problem_file, tmp_path, call):

@@ -126,6 +126,33 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path, content):
     assert report.load_same(path, num_random=4, seed=3) is None
 
 
+def test_a_file_of_a_measurement_is_small(tmp_path):
+    long = tuple(
+        Sample(f"random {i}", 1e7 / 3 + i, 1e7 / 7 + i, 1 / 3, "permitted", 12, 1e5 / 3)
+        for i in range(10)
+    )
+    worst = (WorstInstruction("bitcast_dynamic-update-slice_fusion.44", "fusion", 6, 1 / 3),) * 5
+    report.save(cell(random=long, worst=worst), tmp_path / "cell.json")
+    assert (tmp_path / "cell.json").stat().st_size < 10_000
+
+
+def test_all_measurements_of_a_directory_are_read_whatever_made_them(tmp_path):
+    old = cell(program="a", versions={"libtpu": "0.0.1"}, seed=9)
+    for each in (cell(program="b"), old):
+        report.save(each, report.cell_path(tmp_path, each.program, each.target))
+    assert report.load_all(tmp_path) == [old, cell(program="b")]
+    (tmp_path / "c-v4.json").write_text("[]")
+    with pytest.raises(mg.MallocGameError, match="c-v4.json"):
+        report.load_all(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_a_directory_without_measurements_says_so(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(mg.MallocGameError, match=f"{name}: no "):
+        report.load_all(tmp_path / name)
+
+
 def test_only_a_measurement_of_the_same_settings_and_compiler_is_taken_again(tmp_path):
     path = tmp_path / "cell.json"
     assert report.load_same(path, num_random=4, seed=3) is None
@@ -154,11 +181,25 @@ def test_the_tables_have_a_row_for_each_measurement_and_say_what_is_met():
     assert figures["absolute error of random mappings, median"] == ["1.00%", "yes"]
     assert figures["random mappings that the compiler cannot fit"] == ["40.00%", "no"]
     assert figures["compiles before the random mappings, most"] == ["12", "yes"]
+    assert figures["seconds for these, median and most"] == ["81, 81", "-"]
     assert ["mlp", "v4", "`fusion.1` (fusion)", "1.25%"] in rows
     assert "Not measured: odd on v5e: the compiler failed" in tables
     alone = report.markdown([good])
     assert alone.count("| no |") == 0 < tables.count("| no |")
     assert report.markdown([]) == "Nothing has been measured.\n"
+
+
+def test_each_target_has_figures_of_its_own():
+    v5e = cell(target="v5e", random=RANDOM[:1], compiles=4, seconds=10.0)
+    tables = report.markdown([cell(), v5e, cell(program="other", random=RANDOM[:2], seconds=21.2)])
+    rows = [[c.strip() for c in r.split("|")[1:-1]] for r in tables.splitlines() if r[:1] == "|"]
+    found = {row[0]: row[1:] for row in rows if len(row) == 12}
+    assert found["v4"] == [
+        "2", "83.75%", "72.50%", "1.00%", "3.00%", "0.00%", "1.00%", "1.000", "33.33%", "12", "51",
+    ]  # fmt: skip
+    assert found["v5e"] == [
+        "1", "100.00%", "100.00%", "1.00%", "1.00%", "0.00%", "1.00%", "-", "0.00%", "4", "10",
+    ]  # fmt: skip
 
 
 def test_the_text_around_the_tables_stays(tmp_path):

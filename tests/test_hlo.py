@@ -196,6 +196,15 @@ def test_a_dump_of_another_form_says_so(msa):
         parse_dump(msa)
 
 
+def test_memory_reserved_for_one_instruction_is_not_taken_for_a_value():
+    head = "buffer_id,buffer_name,size,definition_time,use_times,use_names,is_scoped"
+    row = '3,"<7 fusion.1>",4096,1,"","",'
+    msa = {"scheduleinfo": "time,instruction_name\n1,fusion.1\n"}
+    assert parse_dump({**msa, "bufferinfo": f"{head}\n{row}0\n"}).buffers[3].size_bytes == 4096
+    with pytest.raises(CompileError, match="reserved for a single instruction"):
+        parse_dump({**msa, "bufferinfo": f"{head}\n{row}1\n"})
+
+
 def test_a_schedule_alone_means_that_there_is_nothing_to_place():
     dump = parse_dump({"scheduleinfo": "time,instruction_name\n0,a\n1,b\n"})
     assert (dump.schedule, dump.buffers, dump.allocations) == ({"a": 0, "b": 1}, {}, [])

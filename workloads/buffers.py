@@ -170,6 +170,9 @@ def parse_dump(msa: dict[str, str]) -> MsaDump:
 
 
 def _add_buffer(buffers: dict[int, Buffer], row: dict[str, str]) -> None:
+    if row.get("is_scoped", "0") != "0":
+        # Never seen: what single instructions reserve is deducted from the capacity beforehand.
+        raise ValueError("memory reserved for a single instruction")
     match = _NAME.match(row["buffer_name"])
     name, index = match.group(1), _index(match.group(2))
     definition = int(row["definition_time"])

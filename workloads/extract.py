@@ -137,19 +137,19 @@ class Extraction:
     def calibrate(self, compiled_cycles: float, found: Assignment, *, is_ours: bool) -> None:
         """Learn from a compile how much of the write-backs of live-outs other work hides.
 
+        Takes effect in `problem` at once, whose costs should be those of the compile (`refresh`).
         compiled_cycles: judged latency of the compile whose mapping is `found`. is_ours: it was
         asked for; XLA's own mapping hides write-backs by other means and counts until one was.
         """
-        without = self.problem.replace(
-            values=tuple(dataclasses.replace(v, write_back_cycles=0) for v in self.problem.values)
-        )
         # Charged, not replayed: what the game does with them is what is measured.
         prefetches = tuple(c for c in found.copies if c.direction == PREFETCH)
-        found = dataclasses.replace(found, copies=prefetches)
-        full = latency(self._unhidden(self.problem), found).write_back_cycles
-        if full > 0:
-            shown = (compiled_cycles - latency(without, found).cycles) / full
-            self._exposures.append((is_ours, min(1.0, max(0.0, shown))))
+        shown = latency(
+            self._charging(self.structure.values), dataclasses.replace(found, copies=prefetches)
+        )
+        if (full := shown.write_back_cycles) > 0:
+            share = (compiled_cycles - shown.cycles + full) / full
+            self._exposures.append((is_ours, min(1.0, max(0.0, share))))
+            self.problem = self._charging(self._values())
 
     @property
     def exposure(self) -> float:
@@ -158,12 +158,13 @@ class Extraction:
         known = ours or [shown for _, shown in self._exposures]
         return sum(known) / len(known) if known else 1.0
 
-    def _unhidden(self, problem: Problem) -> Problem:
+    def _charging(self, like: Sequence[Value]) -> Problem:
+        """The problem as it is, its live-outs' write-backs charged like those of `like`."""
         values = tuple(
-            dataclasses.replace(v, write_back_cycles=whole.write_back_cycles)
-            for v, whole in zip(problem.values, self.structure.values, strict=True)
+            dataclasses.replace(v, write_back_cycles=other.write_back_cycles)
+            for v, other in zip(self.problem.values, like, strict=True)
         )
-        return problem.replace(values=values)
+        return self.problem.replace(values=values)
 
     def refuse(self, values: set[int], uses: set[tuple[int, int]] = frozenset()) -> None:
         """Mark values, and uses of parameters, that the compiler will not have in alternate memory.
@@ -213,7 +214,21 @@ class Extraction:
                     loops=row.loops,
                 )
             )
-        values = tuple(
+        self.uncertainty = tuple(uncertainty)
+        provenance = {"program": self.name, "target": self.target.name, "versions": self.versions}
+        problem = Problem(
+            self.name,
+            self.target,
+            tuple(instructions),
+            self._values(),
+            tuple(tables),
+            provenance=provenance,
+        )
+        self.problem = problem.replace(exclusions=exclusions(problem))
+        return self.problem
+
+    def _values(self) -> tuple[Value, ...]:
+        return tuple(
             dataclasses.replace(
                 v,
                 is_refused=i in self._refused,
@@ -222,18 +237,6 @@ class Extraction:
             )
             for i, v in enumerate(self.structure.values)
         )
-        self.uncertainty = tuple(uncertainty)
-        provenance = {"program": self.name, "target": self.target.name, "versions": self.versions}
-        problem = Problem(
-            self.name,
-            self.target,
-            tuple(instructions),
-            values,
-            tuple(tables),
-            provenance=provenance,
-        )
-        self.problem = problem.replace(exclusions=exclusions(problem))
-        return self.problem
 
     def _copy_cycles(self, value: Value) -> int:
         """Cycles of a value's plain copy that writes alternate memory itself, -1 if not known."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from workloads.fidelity import Fidelity, Sample
 SCHEMA_VERSION = 1
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
+_FINAL_AIM = 0.005  # for the error of the plan that a correction loop ends with
+_NUM_WORST = 12  # instructions in the tables
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -43,6 +46,19 @@ def load(path: pathlib.Path) -> Fidelity:
     return dataclasses.replace(found, versions=dict(found.versions))
 
 
+def load_all(directory: pathlib.Path) -> list[Fidelity]:
+    """All measurements of a directory, whatever they were made with. Needs no compiler.
+
+    Raises: MallocGameError: no such directory, nothing in it, or a file that is not one of ours.
+    """
+    if not directory.is_dir():
+        raise MallocGameError(f"{directory}: no such directory")
+    cells = [load(path) for path in sorted(directory.glob("*.json"))]
+    if not cells:
+        raise MallocGameError(f"{directory}: no measurements (*.json) here; name programs to make")
+    return cells
+
+
 def load_same(path: pathlib.Path, *, num_random: int, seed: int) -> Fidelity | None:
     """An earlier measurement with these settings and the compiler that is installed, or None."""
     try:
@@ -58,6 +74,10 @@ def load_same(path: pathlib.Path, *, num_random: int, seed: int) -> Fidelity | N
 
 def _percent(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}%}"
+
+
+def _rank(rho: float | None) -> str:
+    return "-" if rho is None else f"{rho:.3f}"
 
 
 def _quantile(errors: np.ndarray, q: float) -> float | None:
@@ -76,7 +96,7 @@ def _sample_row(sample: Sample) -> str:
 
 def text(fidelity: Fidelity) -> str:
     """The report of one measurement, lines of at most 100 columns."""
-    errors, rho = fidelity.errors, fidelity.rank_correlation
+    errors = fidelity.errors
     samples = [
         fidelity.xla_default,
         *([fidelity.final] if fidelity.final else []),
@@ -94,7 +114,7 @@ def text(fidelity: Fidelity) -> str:
         f"random mappings: |error| median {_percent(_quantile(errors, 0.5))},"
         f" 95th percentile {_percent(_quantile(errors, 0.95))},"
         f" expected by the cost model {_percent(fidelity.deviation)};",
-        f"  rank correlation {'-' if rho is None else f'{rho:.3f}'};"
+        f"  rank correlation {_rank(fidelity.rank_correlation)};"
         f" honoured {_percent(fidelity.honoured)}; {unfit} did not fit",
     ]
     if fidelity.worst:
@@ -109,98 +129,145 @@ def text(fidelity: Fidelity) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Figure:
-    """One line of the summary: what is measured, what was aimed at, whether it is met."""
+class Summary:
+    """What some measurements say together; errors are absolute shares of the compiled latency."""
 
-    name: str
-    target: str
-    value: str
-    is_met: bool
+    pairs: int
+    mappings: int  # random ones
+    honoured: float  # mean over the pairs
+    honoured_least: float
+    error_median: float | None  # of the random mappings of all pairs; None: there are none
+    error_p95: float | None
+    final: float  # greatest error of a correction loop's last plan
+    final_within: float  # share of these plans that were off by 0.5% at most
+    default: float  # greatest error of XLA's default
+    rank: float | None  # Spearman's, mean over the pairs that have one
+    unfit: float  # share of the random mappings
+    compiles: int  # most, before the random mappings
+    seconds: float  # for these, median
+    seconds_most: float
 
 
-def _figures(cells: Sequence[Fidelity]) -> list[_Figure]:
+def summarize(cells: Sequence[Fidelity]) -> Summary:
+    """The figures of one or more measurements together."""
     errors = np.concatenate([c.errors for c in cells])
     random = [s for c in cells for s in c.random]
     finals = [abs(c.final.error) for c in cells if c.final and c.final.error is not None]
-    defaults = [abs(c.xla_default.error) for c in cells]
     ranks = [c.rank_correlation for c in cells if c.rank_correlation is not None]
-    honoured = np.array([c.honoured for c in cells])
-    median, p95 = _quantile(errors, 0.5) or 0.0, _quantile(errors, 0.95) or 0.0
-    unfit = sum(not s.fits for s in random) / max(len(random), 1)
-    compiles = max(c.compiles for c in cells)
-    final = max(finals, default=0.0)
-    within = np.mean([e <= 0.005 for e in finals]) if finals else 1.0
-    rank = float(np.mean(ranks)) if ranks else 1.0
-    worst_default = max(defaults)
+    honoured = [c.honoured for c in cells]
+    seconds = [c.seconds for c in cells]
+    return Summary(
+        pairs=len(cells),
+        mappings=len(random),
+        honoured=float(np.mean(honoured)),
+        honoured_least=min(honoured),
+        error_median=_quantile(errors, 0.5),
+        error_p95=_quantile(errors, 0.95),
+        final=max(finals, default=0.0),
+        final_within=float(np.mean([e <= _FINAL_AIM for e in finals])) if finals else 1.0,
+        default=max(abs(c.xla_default.error) for c in cells),
+        rank=float(np.mean(ranks)) if ranks else None,
+        unfit=sum(not s.fits for s in random) / max(len(random), 1),
+        compiles=max(c.compiles for c in cells),
+        seconds=float(np.median(seconds)),
+        seconds_most=max(seconds),
+    )
+
+
+def _figures(s: Summary) -> list[tuple[str, str, str, bool | None]]:
+    """What is measured, what is aimed at, the value, and whether it is met (None: no aim)."""
+    rank = 1.0 if s.rank is None else s.rank
     return [
-        _Figure("decisions honoured, mean over random mappings", ">= 99.5%",
-                _percent(float(honoured.mean())), honoured.mean() >= 0.995),
-        _Figure("the same, least of all programs", ">= 97%",
-                _percent(float(honoured.min())), honoured.min() >= 0.97),
-        _Figure("absolute error of random mappings, median", "<= 2%",
-                _percent(median), median <= 0.02),
-        _Figure("the same, 95th percentile", "<= 5%", _percent(p95), p95 <= 0.05),
-        _Figure("absolute error of the loop's last plan, greatest", "<= 0.5%",
-                f"{_percent(final)} ({within:.0%} of programs within)", final <= 0.005),
-        _Figure("absolute error of XLA's default, greatest", "<= 2%",
-                _percent(worst_default), worst_default <= 0.02),
-        _Figure("rank correlation within a program, mean", ">= 0.95", f"{rank:.3f}", rank >= 0.95),
-        _Figure("random mappings that the compiler cannot fit", "< 1%",
-                _percent(unfit), unfit < 0.01),
-        _Figure("compiles before the random mappings, most", "<= 12",
-                str(compiles), compiles <= 12),
+        ("decisions honoured, mean over random mappings", ">= 99.5%",
+         _percent(s.honoured), s.honoured >= 0.995),
+        ("the same, least of all programs", ">= 97%",
+         _percent(s.honoured_least), s.honoured_least >= 0.97),
+        ("absolute error of random mappings, median", "<= 2%",
+         _percent(s.error_median), (s.error_median or 0.0) <= 0.02),
+        ("the same, 95th percentile", "<= 5%",
+         _percent(s.error_p95), (s.error_p95 or 0.0) <= 0.05),
+        ("absolute error of the loop's last plan, greatest", f"<= {_FINAL_AIM:.1%}",
+         f"{_percent(s.final)} ({s.final_within:.0%} of programs within)", s.final <= _FINAL_AIM),
+        ("absolute error of XLA's default, greatest", "<= 2%",
+         _percent(s.default), s.default <= 0.02),
+        ("rank correlation within a program, mean", ">= 0.95", _rank(s.rank), rank >= 0.95),
+        ("random mappings that the compiler cannot fit", "< 1%", _percent(s.unfit), s.unfit < 0.01),
+        ("compiles before the random mappings, most", "<= 12", str(s.compiles), s.compiles <= 12),
+        ("seconds for these, median and most", "reported",
+         f"{s.seconds:.0f}, {s.seconds_most:.0f}", None),
     ]  # fmt: skip
 
 
 def markdown(cells: Sequence[Fidelity], failures: Mapping[str, str] | None = None) -> str:
-    """The summary, a row for each measurement, and the instructions behind the largest errors.
+    """The summary, a row for each target and for each pair, and the instructions that err most.
 
     failures: pairs that could not be measured, and why.
     """
     if not cells:
         return "Nothing has been measured.\n"
-    programs, targets = sorted({c.program for c in cells}), sorted({c.target for c in cells})
-    known = "; ".join(
-        sorted({", ".join(f"{k} {v}" for k, v in sorted(c.versions.items())) for c in cells})
-    )
+    everything = summarize(cells)
+    programs, targets = {c.program for c in cells}, sorted({c.target for c in cells})
+    known = {", ".join(f"{k} {v}" for k, v in sorted(c.versions.items())) for c in cells}
+    met = {True: "yes", False: "no", None: "-"}
     lines = [
-        f"{len(cells)} program-target pairs: {len(programs)} programs on {', '.join(targets)};"
-        f" {sum(len(c.random) for c in cells)} random mappings compiled; {known}.",
+        f"{everything.pairs} program-target pairs: {len(programs)} programs on"
+        f" {', '.join(targets)}; {everything.mappings} random mappings compiled;"
+        f" {'; '.join(sorted(known))}.",
         "",
-        "| figure | aim | measured | met |",
-        "|---|---|---|---|",
-        *(f"| {f.name} | {f.target} | {f.value} | {'yes' if f.is_met else 'no'} |"
-          for f in _figures(cells)),
+        *_table("figure | aim | measured | met", "---|---|---|---",
+                [(*figure, met[is_met]) for *figure, is_met in _figures(everything)]),
+        "By target (errors, rank and unfit as above; *last plan* and *XLA default* are the"
+        " greatest, *compiles* the most, *s* the median):",
         "",
-        "| program | target | decisions | refused | honoured | median error | 95th | last plan |"
-        " XLA default | rank | unfit | compiles | checks | s |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        *map(_markdown_row, sorted(cells, key=lambda c: (c.program, c.target))),
+        *_table("target | pairs | honoured | least | median error | 95th | last plan | XLA default"
+                " | rank | unfit | compiles | s", "---|" + "---:|" * 10 + "---:",
+                [_target_cells(t, summarize([c for c in cells if c.target == t]))
+                 for t in targets]),
+        "By program and target:",
         "",
+        *_table("program | target | decisions | refused | honoured | median error | 95th |"
+                " last plan | XLA default | rank | unfit | compiles | checks | s",
+                "---|---|" + "---:|" * 11 + "---:",
+                map(_pair_cells, sorted(cells, key=lambda c: (c.program, c.target)))),
         "Instructions that were predicted worst (mean share of the latency, random mappings):",
         "",
-        "| program | target | instruction | error |",
-        "|---|---|---|---:|",
     ]  # fmt: skip
-    worst = [(row.error, c, row) for c in cells for row in c.worst]
-    for error, cell, row in sorted(worst, key=lambda item: -item[0])[:12]:
-        where = f"`{row.name}` ({row.opcode})"
-        lines.append(f"| {cell.program} | {cell.target} | {where} | {error:.2%} |")
+    worst = sorted(((row, c) for c in cells for row in c.worst), key=lambda pair: -pair[0].error)
+    lines += _table(
+        "program | target | instruction | error",
+        "---|---|---|---:",
+        (
+            (c.program, c.target, f"`{row.name}` ({row.opcode})", _percent(row.error))
+            for row, c in worst[:_NUM_WORST]
+        ),
+    )
     for pair, reason in sorted((failures or {}).items()):
-        lines += ["", f"Not measured: {pair}: {reason}"]
-    return "\n".join(lines) + "\n"
+        lines += [f"Not measured: {pair}: {reason}", ""]
+    return "\n".join(lines[:-1]) + "\n"
 
 
-def _markdown_row(c: Fidelity) -> str:
-    rho = c.rank_correlation
-    cells = [
+def _table(head: str, rule: str, rows: Iterable[Iterable[Any]]) -> list[str]:
+    """Lines of a Markdown table, and an empty one."""
+    lines = [head, rule, *(" | ".join(map(str, row)) for row in rows)]
+    return [f"|{line}|" if line is rule else f"| {line} |" for line in lines] + [""]
+
+
+def _target_cells(target: str, s: Summary) -> tuple[Any, ...]:
+    return (
+        target, s.pairs, _percent(s.honoured), _percent(s.honoured_least),
+        _percent(s.error_median), _percent(s.error_p95), _percent(s.final), _percent(s.default),
+        _rank(s.rank), _percent(s.unfit), s.compiles, f"{s.seconds:.0f}",
+    )  # fmt: skip
+
+
+def _pair_cells(c: Fidelity) -> tuple[Any, ...]:
+    return (
         c.program, c.target, c.decisions, c.refused, _percent(c.honoured),
         _percent(_quantile(c.errors, 0.5)), _percent(_quantile(c.errors, 0.95)),
         _percent(abs(c.final.error)) if c.final and c.final.error is not None else "-",
-        _percent(abs(c.xla_default.error)), "-" if rho is None else f"{rho:.3f}",
+        _percent(abs(c.xla_default.error)), _rank(c.rank_correlation),
         sum(not s.fits for s in c.random), c.compiles, c.checks, f"{c.seconds:.0f}",
-    ]  # fmt: skip
-    return "| " + " | ".join(map(str, cells)) + " |"
+    )  # fmt: skip
 
 
 def write_into(path: pathlib.Path, tables: str) -> None:

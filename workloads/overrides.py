@@ -71,6 +71,43 @@ def keep(value_name: str) -> str:
     return _override(position_matcher(value_name), "keep_in_default_memory {}")
 
 
+def _keep_across_loops(problem: Problem, assignment: Assignment, value: int) -> Iterator[str]:
+    """Overrides for the uses of a computed value in default memory that a loop carries.
+
+    What a loop body works on and what comes out of it are values of their own to the compiler: they
+    may be prefetched for such a use though what went in is kept.
+    """
+    places = problem.positions_of_value[value]
+    home = set(problem.instructions[places[0][0]].loops)
+    passed = set(home)
+    for t, p in places:
+        instruction = problem.instructions[t]
+        used, loops = instruction.positions[p], set(instruction.loops)
+        size = problem.values[value].size_bytes
+        is_carried = loops != home or not passed <= loops
+        if not used.is_output and is_carried and not _names_more(problem, assignment, t, p):
+            where = _operand(instruction.name, used.number, used.index, size)
+            yield _override(where, "keep_in_default_memory {}")
+        passed |= loops
+
+
+def _names_more(problem: Problem, assignment: Assignment, time: int, position: int) -> bool:
+    """Whether to name a use would name an output that must not be kept (see `exclusions`).
+
+    One in alternate memory, or one that is written in place: that aborts the compiler.
+    """
+    instruction = problem.instructions[time]
+    used = instruction.positions[position]
+    size = problem.values[used.value].size_bytes
+    for q, made in enumerate(instruction.positions):
+        output = problem.values[made.value]
+        if made.is_output and made.index == used.index and output.size_bytes == size:
+            is_fresh = output.name == instruction.name + index_text(made.index)
+            if assignment.in_alternate(time, q) or not is_fresh:
+                return True
+    return False
+
+
 def exclusions(problem: Problem) -> tuple[Exclusion, ...]:
     """What cannot be asked for together: see `malloc_game.problem.Exclusion`.
 
@@ -145,6 +182,8 @@ def _overrides(
         if not inside and v not in sources:
             for name in definitions(problem, v):
                 yield keep(name)
+            if not value.is_parameter:
+                yield from _keep_across_loops(problem, assignment, v)
             continue
         if not value.is_parameter:
             # Only permitted: a copy that is to become a prefetch, since XLA replaces it by itself,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 
 from malloc_game import Assignment, Problem
 from workloads.compare import compare, keep_only
@@ -50,7 +52,8 @@ class Mode:
 EXACT = Mode("exact", True, True, True, EXACT_OPTIONS)
 RELAXED = Mode("relaxed", True, True, False, EXACT_OPTIONS)
 PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
-# XLA places what the assignment allows, with its own copies, slices and cross-program prefetch.
+# XLA places what the assignment allows, with its own copies and slices; and what it prefetches
+# across programs, which no override keeps in default memory.
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
@@ -73,7 +76,8 @@ def _accepted_options(
     permitted: frozenset[int] = frozenset()
     dropped: frozenset[int] = frozenset()
     held = {chunk.value for chunk in assignment.chunks}
-    order = sort_order(problem, assignment) if mode.pin else ""
+    can_order = mode.pin and bool(assignment.chunks)
+    order = functools.cache(lambda: {SORT_ORDER_OPTION: sort_order(problem, assignment)})
     refusal = OverrideError("nothing was asked")
     for _ in range(_MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS):
         asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
@@ -86,13 +90,12 @@ def _accepted_options(
             permitted=permitted,
         )
         options = {**mode.options, OVERRIDES_OPTION: text}
-        ways = [{}, {SORT_ORDER_OPTION: order}] if order else [{}]
-        for way in (*ways, *({**way, **KEEP_PREFETCHES} for way in ways)):
-            if way.keys() & KEEP_PREFETCHES.keys() and not is_prefetch(str(refusal)):
+        for kept, ordered in itertools.product(({}, KEEP_PREFETCHES), (False, True)):
+            if (ordered and not can_order) or (kept and not is_prefetch(str(refusal))):
                 continue
+            tried = {**options, **(order() if ordered else {}), **kept}
             try:
-                placed = placer.place({**options, **way})
-                return {**options, **way}, len(permitted) + len(dropped), placed
+                return tried, len(permitted) + len(dropped), placer.place(tried)
             except OverrideError as error:
                 refusal = error
         value = refused_value(problem, str(refusal))
@@ -169,7 +172,6 @@ def verify(
         honoured, differences = compare(problem, assignment, found)
         latency = compiled_latency(Module(compiled.hlo), extraction.target)
         extraction.calibrate(latency.cycles, found, is_ours=True)
-        extraction.refresh()
         messages = tuple(difference.message for difference in differences)
         return Verification(latency, honoured, messages, mode.name, options, found, repairs)
     raise ValueError("modes is empty")

@@ -1,0 +1,1 @@
+"""Tests, as a package of ours: some dependencies install one of the same name."""

@@ -1,0 +1,89 @@
+"""Finding a memory size that stops the compiler after placement and changes nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contended import Contended
+from tests.mapped_by_name import inside
+from workloads.all_default import all_default_options
+from workloads.compile import OVERRIDES_OPTION
+from workloads.errors import CompileError
+from workloads.hlo import Module
+from workloads.overrides import EXACT_OPTIONS, overrides
+from workloads.placement import Placer
+
+requires_libtpu = pytest.mark.requires_libtpu
+
+
+class Sizes:
+    """A session whose compiler is stopped as `place(size)` says; a compile gives `compiled`."""
+
+    def __init__(self, compiled, place):
+        self.compiled, self._place = compiled, place
+        self.asked, self.num_compiles = [], 0
+
+    def remembered(self, label):
+        return None
+
+    def compile(self, options):
+        self.num_compiles += 1
+        return self.compiled
+
+    def place(self, options):
+        self.asked.append(options)
+        return self._place(self.sizes[-1])
+
+    @property
+    def sizes(self):
+        return [int(options["xla_tpu_max_hbm_size_mib"]) for options in self.asked]
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """The all-default program, and one that differs in the memory of a single value."""
+    real = Contended()
+    value = next(v for v in real.problem.values if not (v.is_parameter or v.is_live_out))
+    pinned = inside(value.name, problem=real.problem)
+    text = overrides(real.problem, pinned)
+    other = real.placer.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
+    names = [
+        [i.name for i, _ in Module(each.hlo).flattened()]
+        for each in (real.placer.place(all_default_options(real.session)), other)
+    ]
+    real.session.close()
+    assert names[0] == names[1]
+    return real.found.all_default, other
+
+
+@requires_libtpu
+def test_a_memory_size_that_changes_the_program_is_not_used(programs):
+    same, other = programs
+    needed = 1000 << 20
+    small = Sizes(same, lambda size: (same, needed))
+    assert Placer(small).is_fast and small.sizes == [1]
+    half = Sizes(same, lambda size: (same if size > 1 else other, needed))
+    placer = Placer(half)
+    assert placer.is_fast and half.sizes == [1, 500]
+    placer.place({})
+    assert half.sizes[-1] == 500
+    assert any("rematerialization" in option for option in half.asked[-1])
+
+
+@requires_libtpu
+@pytest.mark.parametrize("what", ["changes", "fits", "fails"])
+def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
+    same, other = programs
+
+    def place(size):
+        if what == "fails":
+            raise CompileError("no")
+        return (other, 100 << 20) if what == "changes" else (same, 0)
+
+    session = Sizes(same, place)
+    placer = Placer(session)
+    tried, compiles = session.sizes, session.num_compiles
+    assert not placer.is_fast and tried[0] == 1 and max(tried) < 100
+    assert (len(tried) > 1) == (what == "changes") and tried == sorted(set(tried))
+    assert placer.place({}) is same
+    assert (session.sizes, session.num_compiles) == (tried, compiles + 1)
