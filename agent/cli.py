@@ -222,6 +222,41 @@ def evaluate(
 
 
 @cli.command()
+@click.argument("problem_file", type=click.Path(path_type=pathlib.Path))
+@click.argument("assignment_file", type=click.Path(path_type=pathlib.Path), required=False)
+@click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
+              help="Picture to write (*.png, *.svg or *.pdf) instead of text.")  # fmt: skip
+def render(
+    problem_file: pathlib.Path, assignment_file: pathlib.Path | None, out: pathlib.Path | None
+) -> None:
+    """Draw a mapping of a problem file: alternate memory over logical time.
+
+    Without ASSIGNMENT_FILE it is the mapping that travels with the problem (usually XLA's default),
+    or greedy's if there is none.
+
+    Example: mallocgame render decode-v4.json.gz out/decode/assignment.json --out decode.png
+    """
+    from agent import report
+    from malloc_game import load_assignment, load_problem, render_text, save_image
+    from malloc_game.render import image_format
+
+    if out is not None:
+        image_format(out)
+        report.check_directory(out.parent)
+    problem = load_problem(problem_file)
+    if assignment_file is not None:
+        mapping = load_assignment(assignment_file, problem)
+    else:
+        mapping = report.default_mapping(problem_file, problem)
+    if out is None:
+        print(render_text(problem, mapping), end="")
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_image(problem, mapping, out)
+        print(f"written to {out}: {mapping.source or 'the mapping'} of {problem.name}")
+
+
+@cli.command()
 @click.argument("program", nargs=-1)
 @click.option("--target", "targets", metavar="T", multiple=True, callback=_check_targets,
               help="v4, v5e, v6e, v5p or tpu7x; several times for several.")  # fmt: skip

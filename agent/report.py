@@ -185,6 +185,17 @@ def write(outcome: Outcome, out: pathlib.Path) -> None:
                 directory.rmdir()
 
 
+def default_mapping(problem_file: pathlib.Path, problem: mg.Problem) -> mg.Assignment:
+    """The mapping to show of a problem: the one that travels with its file, else greedy's."""
+    reference = mg.load_reference(problem_file, problem)
+    if reference is not None:
+        return reference
+    program = mg.encode(problem)
+    if not int(program.num_decisions):
+        return mg.all_default(problem)
+    return mg.to_assignment(problem, mg.greedy(program)[0], "greedy")
+
+
 def evaluate(
     problem: mg.Problem, reference: mg.Assignment | None, given: mg.Assignment | None
 ) -> list[dict[str, Any]]:

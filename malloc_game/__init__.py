@@ -8,6 +8,7 @@ from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, 
 from malloc_game.baselines import follow, greedy, random_play, replay
 from malloc_game.check import Violation, check
 from malloc_game.encode import encode
+from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
 from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
 from malloc_game.evaluate import Latency, latency
 from malloc_game.fileio import (
@@ -28,6 +29,7 @@ from malloc_game.problem import (
     Problem,
     Value,
 )
+from malloc_game.render import render_image, render_text, save_image
 from malloc_game.state import (
     ACTION_NAMES,
     COPY,
@@ -59,16 +61,20 @@ __all__ = [
     "Chunk",
     "Copy",
     "CostTable",
+    "EnvState",
     "Exclusion",
     "GameState",
     "Instruction",
     "Latency",
+    "MallocGame",
     "MallocGameError",
+    "Observation",
     "Position",
     "Problem",
     "ProblemError",
     "Program",
     "Target",
+    "TimeStep",
     "Timeline",
     "Value",
     "Violation",
@@ -87,8 +93,11 @@ __all__ = [
     "placement_masks",
     "random_play",
     "random_problem",
+    "render_image",
+    "render_text",
     "replay",
     "save_assignment",
+    "save_image",
     "save_problem",
     "step",
     "to_assignment",

@@ -123,7 +123,7 @@ def from_json(kind: Any, content: Any, where: str) -> Any:
     if origin in (dict, typing.get_origin(typing.Mapping[str, Any])):
         if not isinstance(content, dict):
             raise ProblemError(f"{where}: expected an object, found {type(content).__name__}")
-        return types.MappingProxyType(content)
+        return content
     return _scalar_from_json(kind, content, where)
 
 
