@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from malloc_game.problem import MAX_PRICED_POSITIONS, Position, Problem
-from malloc_game.state import UNPLACED
+from malloc_game.state import COMPILER, MOVES, PIECEMEAL, RULES, UNPLACED
 
 
 @dataclasses.dataclass
@@ -19,6 +19,7 @@ class Decision:
     is_parameter: bool = False  # a use of a parameter
     is_use: bool = False  # a use: a chunk of an earlier decision can serve it, or a copy
     may_copy: bool = False
+    must_stay: bool = False  # a use in the memory that its value was produced in
     previous: int = UNPLACED  # the decision before on the same value, if this is a use
     next_time: int | None = None  # the time of the one after it
     is_refused: bool = False
@@ -34,8 +35,8 @@ class Decision:
         return {t: b for t, b in bits.items() if b}
 
 
-def _moves(problem: Problem, value: int) -> bool:
-    """Whether a computed value can move in the middle of its life: written once, no loop."""
+def _is_simple(problem: Problem, value: int) -> bool:
+    """Whether a computed value can be asked at each use: written once, outside loops."""
     places = problem.positions_of_value[value]
     if problem.values[value].is_parameter or problem.values[value].copied_at >= 0:
         return False
@@ -47,12 +48,13 @@ def _moves(problem: Problem, value: int) -> bool:
 class _Lister:
     """Goes through the schedule once."""
 
-    def __init__(self, problem: Problem, expressible: bool):
-        self.problem, self.expressible = problem, expressible
+    def __init__(self, problem: Problem, rules: str):
+        self.problem, self.rules = problem, rules
         self.decisions: list[Decision] = []
         self.last_of: dict[int, int] = {}  # value -> its last decision so far
         numbers = range(len(problem.values))
-        self.moving = set() if expressible else {v for v in numbers if _moves(problem, v)}
+        # Values that are asked at each use.
+        self.parts = set() if rules == COMPILER else {v for v in numbers if _is_simple(problem, v)}
 
     def visit(self, time: int) -> None:
         """The decisions at one instruction: uses first, then definitions."""
@@ -66,7 +68,7 @@ class _Lister:
             if value.is_parameter:
                 if instruction.in_entry:
                     uses.setdefault(v, []).append((time, p))
-            elif v in self.moving and v in self.last_of:
+            elif v in self.parts and v in self.last_of:
                 uses.setdefault(v, []).append((time, p))
             elif v not in self.last_of and v not in definitions and time != value.copied_at:
                 definitions.append(v)
@@ -89,7 +91,8 @@ class _Lister:
                 end=time + 1,
                 is_parameter=value.is_parameter,
                 is_use=True,
-                may_copy=True,
+                may_copy=value.is_parameter or self.rules == MOVES,
+                must_stay=not value.is_parameter and self.rules == PIECEMEAL,
                 previous=previous,
                 is_refused=is_refused,
                 positions=positions,
@@ -105,15 +108,18 @@ class _Lister:
                 asked_at=time,
                 time=time if by_copy else value.start,
                 value=v,
-                end=value.end,
+                end=time + 1 if self._is_piecemeal(v) else value.end,
                 may_copy=by_copy,
                 is_refused=value.is_refused,
-                positions=[place for place in places if v not in self.moving or place[0] == time],
+                positions=[place for place in places if v not in self.parts or place[0] == time],
             )
         )
 
+    def _is_piecemeal(self, v: int) -> bool:
+        return self.rules == PIECEMEAL and v in self.parts
+
     def _ask(self, decision: Decision) -> None:
-        decision.is_refused &= self.expressible
+        decision.is_refused &= self.rules != MOVES
         self.last_of[decision.value] = len(self.decisions)
         self.decisions.append(decision)
 
@@ -121,13 +127,17 @@ class _Lister:
         return self.problem.instructions[time].positions[number]
 
 
-def list_decisions(problem: Problem, expressible: bool = True) -> list[Decision]:
+def list_decisions(problem: Problem, rules: str = COMPILER) -> list[Decision]:
     """All decisions in the game's order: at each instruction uses first, then definitions.
 
-    expressible: ask only what the compiler can be told. Otherwise nothing is refused, and computed
-    values that are written once, outside loops, are asked again at each use.
+    rules: as for `encode`.
+
+    Raises:
+      ValueError: there are no such rules.
     """
-    lister = _Lister(problem, expressible)
+    if rules not in RULES:
+        raise ValueError(f"rules is {rules!r}; need one of {', '.join(RULES)}")
+    lister = _Lister(problem, rules)
     for time in range(len(problem.instructions)):
         lister.visit(time)
     return lister.decisions

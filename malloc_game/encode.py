@@ -13,7 +13,7 @@ import numpy as np
 from malloc_game.decisions import Decision, list_decisions, list_exclusions
 from malloc_game.errors import ProblemError
 from malloc_game.problem import MAX_PRICED_POSITIONS, Problem
-from malloc_game.state import NEVER, TRANSFER_UNIT_BYTES, UNPLACED, Program
+from malloc_game.state import COMPILER, MOVES, NEVER, TRANSFER_UNIT_BYTES, UNPLACED, Program
 
 NUM_GRANULES = 2048
 _INT32_MAX = (1 << 31) - 1
@@ -91,27 +91,29 @@ def _pad(
 
 
 def encode(
-    problem: Problem | Program, num_granules: int = NUM_GRANULES, *, expressible: bool = True
+    problem: Problem | Program, num_granules: int = NUM_GRANULES, *, rules: str = COMPILER
 ) -> Program:
     """Encode a problem as padded arrays for the device; an encoded `Program` is returned as it is.
 
-    num_granules: the alternate memory is divided in about so many. expressible: the game asks only
-    what the compiler can be told. Otherwise (a research option) computed values that are written
-    once, outside loops, may move: they are asked again at each use, are evicted and prefetched,
-    and neither refusals nor exclusions hold.
+    num_granules: the alternate memory is divided in about so many.
+    rules: "compiler": what XLA:TPU can be told. A computed value is asked once, and is in one
+      memory for its whole life. Of values that are written once, outside loops, other rules ask
+      each use as well. "moves" (for research): such values are evicted and prefetched, and neither
+      refusals nor exclusions hold. "piecemeal" (as in the paper): they stay where they were
+      produced, but get room only up to the use that is asked; a game is stuck where there is none.
 
     Raises:
-      ProblemError: the problem does not fit 32-bit arithmetic.
+      ProblemError: the problem does not fit 32-bit arithmetic. ValueError: there are no such rules.
     """
     if isinstance(problem, Program):
         return problem
     _check_ranges(problem)
-    decisions = list_decisions(problem, expressible)
-    exclusions = list_exclusions(problem, decisions) if expressible else []
+    decisions = list_decisions(problem, rules)
+    exclusions = [] if rules == MOVES else list_exclusions(problem, decisions)
     max_decisions = bucket(len(decisions) + 1)
     granule = granule_bytes(problem, num_granules)
     columns = (
-        _instruction_columns(problem, decisions, max_decisions, shares=1 if expressible else 2)
+        _instruction_columns(problem, decisions, max_decisions, shares=2 if rules == MOVES else 1)
         | _decision_columns(problem, decisions, max_decisions, granule)
         | _effect_columns(decisions, max_decisions)
         | _exclusion_columns(exclusions)
@@ -121,7 +123,7 @@ def encode(
         num_decisions=np.int32(len(decisions)),
         max_outstanding=np.int32(problem.target.max_outstanding_copies or NEVER),
         granules=np.ones(problem.target.alternate_memory_bytes // granule, bool),
-        moves=np.ones(0 if expressible else 1, bool),
+        moves=np.bool_(True) if rules == MOVES else None,
         **columns,
     )
     return jax.tree.map(jnp.asarray, program)
@@ -183,6 +185,7 @@ def _decision_columns(
         is_parameter=column("is_parameter", False, bool),
         is_use=column("is_use", False, bool),
         may_copy=column("may_copy", False, bool),
+        must_stay=column("must_stay", False, bool),
         previous=column("previous", UNPLACED),
         next_time=_pad(next_times, length, max_times),
         size=_pad([math.ceil(v.size_bytes / granule) for v in values], length, 0),

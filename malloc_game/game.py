@@ -7,8 +7,8 @@ XLA:TPU can be told. A value that a plain copy of a parameter defines is asked a
 COPY (a prefetch replaces that copy) or DROP. DROP is always legal, so no game dead-ends. The reward
 is the number of cycles saved.
 
-With `encode(problem, expressible=False)` computed values may also move: each use is asked, DROP in
-the middle of a life evicts the value (NO_COPY is legal where that cannot be done in time), COPY
+With `encode(problem, rules="moves")` computed values may also move: each use is asked, DROP in the
+middle of a life evicts the value (only NO_COPY is legal where that cannot be done in time), COPY
 brings it back. README.md beside this file is the whole of the rules.
 """
 
@@ -25,6 +25,7 @@ from malloc_game.decisions import list_decisions
 from malloc_game.encode import NUM_GRANULES, encode, granule_bytes
 from malloc_game.problem import Problem
 from malloc_game.state import (
+    COMPILER,
     COPY,
     DROP,
     NEVER,
@@ -108,7 +109,8 @@ def _options(program: Program, state: GameState) -> Options:
     may_start = _may_start(program, state, time)
     times = jnp.arange(program.max_times, dtype=jnp.int32)
     held = _held_chunk(program, state.chunk_of, decision)
-    can_drop, evict_start = jnp.bool_(True), jnp.int32(UNPLACED)
+    can_drop = ~program.must_stay[decision] | (held == UNPLACED)
+    evict_start = jnp.int32(UNPLACED)
     allowed = may_start
     if program.has_moves:
         # What was produced in alternate memory can leave it once it is there, and come back later.
@@ -145,7 +147,6 @@ def init(problem: Problem | Program) -> GameState:
     program = encode(problem)
     unplaced = jnp.full(program.max_decisions, UNPLACED, jnp.int32)
     zeros = jnp.zeros(program.max_decisions, jnp.int32)
-    with_moves = 1 if program.has_moves else 0
     nothing = Options(
         legal=jnp.ones(NUM_ACTIONS, bool),
         copy_start=jnp.int32(UNPLACED),
@@ -161,7 +162,7 @@ def init(problem: Problem | Program) -> GameState:
         copy_start=unplaced,
         free_from=jnp.zeros(program.num_granules, jnp.int32),
         reads=copies.empty_queue(program.max_times),
-        writes=copies.empty_queue(program.max_times * with_moves),
+        writes=copies.empty_queue(program.max_times) if program.has_moves else None,
         outstanding=jnp.zeros(program.max_times, jnp.int32),
         holds=jnp.zeros(program.excluding_group.shape[-1] + 1, bool),
         cycles=jnp.asarray(program.default_cycles, jnp.int32),
@@ -169,8 +170,8 @@ def init(problem: Problem | Program) -> GameState:
         reward=jnp.int32(0),
         done=program.num_decisions == 0,
         options=nothing,
-        evict_start=unplaced[: program.max_decisions * with_moves],
-        default_from=zeros[: program.max_decisions * with_moves],
+        evict_start=unplaced if program.has_moves else None,
+        default_from=zeros if program.has_moves else None,
     )
     return _move_on(program, state, jnp.int32(0))
 
@@ -197,14 +198,14 @@ def legal_actions(problem: Problem | Program, state: GameState) -> chex.Array:
 def step(problem: Problem | Program, state: GameState, action: chex.Array) -> GameState:
     """Take `action` (int32[]) for the decision at hand.
 
-    An illegal action, or a number that is none, counts as DROP (as NO_COPY, where a value that may
-    move cannot be evicted in time). After the end nothing changes and the reward is 0. Rewards of a
-    game sum to exactly the default latency minus the final latency.
+    An illegal action, or a number that is none, counts as DROP (as NO_COPY, where only that is
+    legal). After the end nothing changes and the reward is 0. Rewards of a game sum to exactly the
+    default latency minus the final latency.
     """
     program = encode(problem)
     options, decision = state.options, state.decision
     is_action = (action >= 0) & (action < NUM_ACTIONS)
-    instead = jnp.where(options.legal[DROP], DROP, NO_COPY)
+    instead = jnp.where(options.legal[NO_COPY] & ~options.legal[DROP], NO_COPY, DROP)
     action = jnp.where(is_action & options.legal[action], action, instead)
     action = jnp.where(state.done, DROP, action)
     is_use, time = program.is_use[decision], program.decision_time[decision]
@@ -293,21 +294,23 @@ def to_assignment(
     source: str = "game",
     *,
     num_granules: int = NUM_GRANULES,
+    rules: str = COMPILER,
 ) -> Assignment:
     """The mapping that a (finished) game of `problem` stands for, in bytes.
 
-    num_granules: as given to `encode` for this game.
+    num_granules, rules: as given to `encode` for this game.
     """
-    expressible = state.default_from.shape[-1] == 0
     granule = granule_bytes(problem, num_granules)
     chunk_of, offsets, ends, copy_starts = (
         np.asarray(x).tolist()
         for x in (state.chunk_of, state.chunk_offset, state.chunk_end, state.copy_start)
     )
-    evict_starts = np.asarray(state.evict_start).tolist() or [UNPLACED] * len(chunk_of)
+    evict_starts = [UNPLACED] * len(chunk_of)
+    if state.evict_start is not None:
+        evict_starts = np.asarray(state.evict_start).tolist()
     masks = [0] * len(problem.instructions)
     chunks, copied = [], []
-    for d, decision in enumerate(list_decisions(problem, expressible)):
+    for d, decision in enumerate(list_decisions(problem, rules)):
         size, start = problem.values[decision.value].size_bytes, copy_starts[d]
         if chunk_of[d] != UNPLACED:
             for t, p in decision.positions:

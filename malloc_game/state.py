@@ -14,6 +14,8 @@ import jax.numpy as jnp
 COPY, NO_COPY, DROP = 0, 1, 2
 NUM_ACTIONS = 3
 ACTION_NAMES = ("COPY", "NO_COPY", "DROP")
+# What is asked of computed values; see `encode`.
+COMPILER, MOVES, PIECEMEAL = RULES = ("compiler", "moves", "piecemeal")
 UNPLACED = -1  # no chunk, no copy, no earlier decision
 TRANSFER_UNIT_BYTES = 1024
 NEVER = (1 << 31) - 1  # only compared with, or lowered by all that the queues can carry
@@ -44,6 +46,7 @@ class Program:
     is_parameter: chex.Array  # bool[D], a use of a parameter
     is_use: chex.Array  # bool[D], a use, served by a chunk of an earlier decision or a copy
     may_copy: chex.Array  # bool[D], a use, or a value that a prefetch can define
+    must_stay: chex.Array  # bool[D], a use that must be where its value was produced
     previous: chex.Array  # int32[D], earlier decision on the same value or UNPLACED
     next_time: chex.Array  # int32[D], time of the next decision on the same value or T
     size: chex.Array  # int32[D], granules
@@ -66,9 +69,9 @@ class Program:
     excluded_output: chex.Array  # int32[X], decision on the output
     # Alternate memory: one entry for each granule, only its length matters.
     granules: chex.Array  # bool[G], all True
-    # Whether computed values may move in the middle of their lives: bool[1], bool[0] for no, so
+    # True where computed values may move in the middle of their lives: bool[]. None otherwise, so
     # that a game without evictions carries nothing of them.
-    moves: chex.Array
+    moves: chex.Array | None
 
     @property
     def max_decisions(self) -> int:
@@ -87,8 +90,8 @@ class Program:
 
     @property
     def has_moves(self) -> bool:
-        """Whether computed values may be evicted and prefetched: the research option."""
-        return self.moves.shape[-1] > 0
+        """Whether computed values may be evicted and prefetched."""
+        return self.moves is not None
 
 
 @chex.dataclass(frozen=True)
@@ -129,15 +132,20 @@ class GameState:
     reward: chex.Array  # int32[], cycles saved by the last decision
     done: chex.Array  # bool[]
     options: Options
-    # With moves only, else without entries.
-    writes: Queue  # evictions
-    evict_start: chex.Array  # int32[D], of the eviction booked by this decision or UNPLACED
-    default_from: chex.Array  # int32[D], time from which the value is in default memory or NEVER
+    # With moves only, else None.
+    writes: Queue | None  # evictions
+    evict_start: chex.Array | None  # int32[D], of the eviction that it booked or UNPLACED
+    default_from: chex.Array | None  # int32[D], time from which the value is in default, or NEVER
 
     @property
     def decision(self) -> chex.Array:
         """Index of the decision at hand, the last (padding) one after the end: int32[]."""
         return jnp.minimum(self.position, self.chunk_of.shape[-1] - 1)
+
+    @property
+    def is_stuck(self) -> chex.Array:
+        """Whether nothing is legal, which only piecemeal rules allow: bool[]."""
+        return ~jnp.any(self.options.legal, axis=-1)
 
     @property
     def latency(self) -> chex.Array:

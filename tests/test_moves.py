@@ -18,7 +18,7 @@ LIFE = """
 
 
 def _game(text: str | mg.Problem) -> Game:
-    return Game(text, expressible=False)
+    return Game(text, rules="moves")
 
 
 def _is_valid(game: Game) -> bool:
@@ -193,14 +193,14 @@ def test_evictions_count_as_copies_under_way():
 @pytest.mark.parametrize("seed", range(6))
 def test_random_play_is_valid_and_of_the_promised_latency(seed, limits):
     problem = mg.random_problem(seed, 24, limits=limits)
-    program = mg.encode(problem, expressible=False)
+    program = mg.encode(problem, rules="moves")
     state, rng, total = jit_init(program), np.random.default_rng(seed), 0
     while not state.done:
         legal = np.flatnonzero(mg.legal_actions(program, state))
         assert len(legal)
         state = jit_step(program, state, jnp.int32(rng.choice(legal)))
         total += int(state.reward)
-    assignment = mg.to_assignment(problem, state)
+    assignment = mg.to_assignment(problem, state, rules="moves")
     assert mg.check(problem, assignment, expressible=False) == []
     judged = mg.latency(problem, assignment)
     assert judged.wait_cycles == 0
@@ -212,13 +212,13 @@ def test_random_play_evicts_and_brings_back():
     found = {"eviction": 0, "back": 0, "forced": 0}
     for seed in range(12):
         problem = mg.random_problem(seed, 24)
-        program = mg.encode(problem, expressible=False)
+        program = mg.encode(problem, rules="moves")
         state, rng = jit_init(program), np.random.default_rng(seed)
         while not state.done:
             legal = np.flatnonzero(mg.legal_actions(program, state))
             found["forced"] += legal.tolist() == [NO_COPY]
             state = jit_step(program, state, jnp.int32(rng.choice(legal)))
-        copies = mg.to_assignment(problem, state).copies
+        copies = mg.to_assignment(problem, state, rules="moves").copies
         evicted = {c.value: c.end for c in copies if c.direction == mg.EVICTION}
         found["eviction"] += len(evicted)
         found["back"] += sum(
@@ -230,4 +230,4 @@ def test_random_play_evicts_and_brings_back():
 def test_a_game_without_moves_carries_nothing_of_them():
     program = mg.encode(toy(LIFE))
     state = jax.eval_shape(mg.init, program)
-    assert state.evict_start.size == state.default_from.size == state.writes.unused.size == 0
+    assert state.evict_start is state.default_from is state.writes is None

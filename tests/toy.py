@@ -126,9 +126,10 @@ jit_observe = jax.jit(mg.observe)
 class Game:
     """A toy game played by hand; all toys share one compiled `step`."""
 
-    def __init__(self, problem: mg.Problem | str, *, expressible: bool = True):
+    def __init__(self, problem: mg.Problem | str, *, rules: str = "compiler"):
         self.problem = toy(problem) if isinstance(problem, str) else problem
-        self.program = mg.encode(self.problem, expressible=expressible)
+        self.rules = rules
+        self.program = mg.encode(self.problem, rules=rules)
         self.state = jit_init(self.program)
 
     @property
@@ -156,7 +157,7 @@ class Game:
     @property
     def assignment(self) -> mg.Assignment:
         """The mapping so far."""
-        return mg.to_assignment(self.problem, self.state)
+        return mg.to_assignment(self.problem, self.state, rules=self.rules)
 
     def chunks(self) -> list[tuple[str, int, int, int]]:
         """Chunks so far: value, offset in KiB, start, end."""
@@ -188,6 +189,7 @@ _PADDED = {
     "time_fraction": ("T", 1.0), "demand": ("T", 0.0), "cycles": ("C", 0), "idle": ("C", 0),
     "asked_at": ("D", None), "decision_time": ("D", 0), "decision_value": ("D", mg.UNPLACED),
     "is_parameter": ("D", False), "is_use": ("D", False), "may_copy": ("D", False),
+    "must_stay": ("D", False),
     "previous": ("D", mg.UNPLACED), "next_time": ("D", 0), "size": ("D", 0), "copy_units": ("D", 0),
     "end": ("D", 1), "reserved": ("D", 0), "reserved_before": ("D", 0), "write_back": ("D", 0),
     "is_refused": ("D", True), "exclusion_group": ("D", 0), "static_gain": ("D", 0.0),
