@@ -112,6 +112,9 @@ class SelfPlayConfig:
     perturbation_windows: int = 4  # the most windows of a perturbation batch (at least one is used)
     perturbation_window_moves: int = 16  # the longest window
     random_move_probability: float = 0.05  # of a random legal move inside a window
+    # Under piecemeal rules: times that what follows a dead end of a batch is chosen anew. Later
+    # dead ends only drop the value that is stuck.
+    drop_backups: int = 8
 
     def __post_init__(self):
         _check(
@@ -122,6 +125,7 @@ class SelfPlayConfig:
             perturbation_windows=_at_least(1),
             perturbation_window_moves=_at_least(1),
             random_move_probability=_FRACTION,
+            drop_backups=_at_least(0),
         )
 
 
@@ -179,6 +183,8 @@ class TrainConfig:
 class AgentConfig:
     """Everything the agent can be told, apart from the program and the seed.
 
+    rules: what the game asks of computed values, see `malloc_game.encode`: "compiler", or
+    "piecemeal" as in the paper, where games that are stuck go back (drop-backup).
     imitate_best: self-imitation. A fixed fraction of every learning batch comes from the best game
     found so far (by whatever means, seed games included), with its actions as policy targets.
     """
@@ -188,11 +194,16 @@ class AgentConfig:
     self_play: SelfPlayConfig = dataclasses.field(default_factory=SelfPlayConfig)
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    rules: str = "compiler"
     imitate_best: bool = True
     imitate_fraction: float = 0.25
 
     def __post_init__(self):
-        _check(self, imitate_fraction=_FRACTION)
+        _check(
+            self,
+            imitate_fraction=_FRACTION,
+            rules=(lambda v: v in ("compiler", "piecemeal"), 'need "compiler" or "piecemeal"'),
+        )
 
     @property
     def num_imitated(self) -> int:

@@ -196,24 +196,27 @@ class _Loop:
         return self.deadline - time.monotonic()
 
 
-def _play_greedy(problem: mg.Problem) -> tuple[mg.Assignment, np.ndarray]:
-    state, actions = mg.greedy(mg.encode(problem))
-    return mg.to_assignment(problem, state, "greedy"), np.asarray(actions)
+def _play_greedy(problem: mg.Problem) -> mg.Assignment:
+    state, _ = mg.greedy(mg.encode(problem))
+    return mg.to_assignment(problem, state, "greedy")
 
 
 def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
-    _, state = _evaluate(mg.encode(problem), planner.best_actions)
-    return mg.to_assignment(problem, state, "agent")
+    rules = planner.config.rules
+    _, state = _evaluate(mg.encode(problem, rules=rules), planner.best_actions)
+    return mg.to_assignment(problem, state, "agent", rules=rules)
 
 
 _evaluate = jax.jit(evaluate_actions)
 
 
 def _make_planner(
-    problem: mg.Problem, config: AgentConfig, seed: int, games: list[np.ndarray]
+    problem: mg.Problem, config: AgentConfig, seed: int, known: list[mg.Assignment]
 ) -> Planner:
-    planner = Planner(mg.encode(problem), config, seed)
-    planner.seed_games(games)
+    """A planner that starts from known mappings, played under its rules."""
+    planner = Planner(mg.encode(problem, rules=config.rules), config, seed)
+    games = [mg.follow(problem, assignment, rules=config.rules)[1] for assignment in known]
+    planner.seed_games([np.asarray(actions) for actions in games])
     return planner
 
 
@@ -279,12 +282,11 @@ def optimize(
 def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[str | None, dict]:
     """Greedy first, then the agent, which starts from greedy's and XLA's games; all compiled."""
     loop.calibrate(budget * _CALIBRATION_SHARE, seed)
-    loop.correct("greedy", lambda problem: _play_greedy(problem)[0])
+    loop.correct("greedy", _play_greedy)
     problem = loop.extraction.problem
-    _, greedy_actions = _play_greedy(problem)
-    _, xla_actions = mg.follow(problem, loop.xla_default)
     loop.say("the agent sets out (its first batch of games takes a while to compile)")
-    planner = _make_planner(problem, config, seed, [greedy_actions, np.asarray(xla_actions)])
+    known = [_play_greedy(problem), loop.xla_default]
+    planner = _make_planner(problem, config, seed, known)
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
     found_by, stats = None, {}
     while True:
@@ -304,7 +306,7 @@ def _plan(loop: _Loop, config: AgentConfig, seed: int, budget: float) -> tuple[s
         if loop.left() <= 0:
             break
         if is_new:
-            planner.set_program(mg.encode(loop.extraction.problem))
+            planner.set_program(mg.encode(loop.extraction.problem, rules=config.rules))
     loop.guide()
     return found_by, stats
 
@@ -329,9 +331,10 @@ def plan_offline(
     decisions = int(mg.encode(problem).num_decisions)
     found_by, stats = None, {}
     if decisions:
-        assignments["greedy"], actions = _play_greedy(problem)
+        assignments["greedy"] = _play_greedy(problem)
         say("the agent sets out (its first batch of games takes a while to compile)")
-        planner = _make_planner(problem, config or AgentConfig(), seed, [actions])
+        known = [assignments["greedy"]]
+        planner = _make_planner(problem, config or AgentConfig(), seed, known)
         while time.monotonic() < deadline:
             left = deadline - time.monotonic()
             planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))

@@ -16,6 +16,7 @@ import numpy as np
 
 import malloc_game
 from agent.config import AgentConfig
+from agent.drop_backup import back_up, dead_ends
 from agent.inference import Model
 from agent.replay import example_window, make_replay
 from agent.self_play import FREE, RANDOM, Games, play, start_games
@@ -93,6 +94,7 @@ class Planner:
         self._num_games = 0
         self._num_moves = 0
         self._num_searched_moves = 0
+        self._num_backups = 0
         self._seconds = {"self_play": 0.0, "learning": 0.0}
         self._loss: dict[str, float] = {}
         self.network_play_latencies: list[int] = []
@@ -104,6 +106,7 @@ class Planner:
         self._program = jax.tree.map(jnp.asarray, program)
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
+        self._has_dead_ends = bool(np.asarray(program.must_stay).any())
         self._replay_state = _init_replay(self.config, program.max_decisions)
         self._best: _StoredGame | None = None
         self._best_latency: int | None = None
@@ -170,6 +173,25 @@ class Planner:
 
     def _play_batch(
         self, script: np.ndarray, deadline: float | None = None, is_noisy: bool = True
+    ) -> Games | None:
+        """Plays a batch to its end, out of dead ends as well; None if the deadline came first."""
+        games = self._play_script(script, deadline, is_noisy)
+        num_backups = 0
+        while games is not None and self._has_dead_ends:
+            chunk_of = np.asarray(games.state.chunk_of)
+            ends = dead_ends(self._program, chunk_of)
+            if (ends < 0).all():
+                break
+            actions = np.asarray(games.trajectory.action)
+            is_free = num_backups < self.config.self_play.drop_backups
+            script = back_up(self._program, actions, ends, is_free=is_free)
+            games = self._play_script(script, deadline, is_noisy)
+            num_backups += 1
+        self._num_backups += num_backups
+        return games
+
+    def _play_script(
+        self, script: np.ndarray, deadline: float | None, is_noisy: bool
     ) -> Games | None:
         """Plays a batch to its end in chunks; None if the deadline came first."""
         began = time.monotonic()
@@ -321,6 +343,7 @@ class Planner:
             "games": self._num_games,
             "moves": self._num_moves,
             "searched_moves": self._num_searched_moves,
+            "drop_backups": self._num_backups,
             "updates": updates,
             "moves_per_second": self._num_moves / max(self._seconds["self_play"], 1e-9),
             "updates_per_second": updates / max(self._seconds["learning"], 1e-9),

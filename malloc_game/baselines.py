@@ -11,13 +11,13 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from malloc_game.assignment import Assignment
+from malloc_game.decisions import list_decisions
 from malloc_game.encode import encode
 from malloc_game.game import init, step
 from malloc_game.problem import Problem
-from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
+from malloc_game.state import COMPILER, COPY, DROP, NO_COPY, GameState, Program
 
 # Powers of size and lifetime that benefit is divided by: absolute, per byte, per byte x time.
 _WEIGHTS = ((0.0, 0.0), (0.5, 0.5), (1.0, 0.0), (1.0, 1.0))
@@ -127,21 +127,16 @@ def follow_wanted(program: Program, wanted: chex.Array) -> tuple[GameState, chex
     return play(program, policy, jax.random.key(0))
 
 
-def follow(problem: Problem, assignment: Assignment) -> tuple[GameState, chex.Array]:
+def follow(
+    problem: Problem, assignment: Assignment, *, rules: str = COMPILER
+) -> tuple[GameState, chex.Array]:
     """Play the game so that placements are those of `assignment`, as far as the rules allow.
 
     The assignment may come from anywhere, the compiler included; its offsets and copy times are not
-    used. Returns the final state and the actions, int32[D].
+    used. rules: as for `encode`. Returns the final state and the actions, int32[D].
     """
-    program = encode(problem)
+    program = encode(problem, rules=rules)
     wanted = [False] * program.max_decisions
-    values = np.asarray(program.decision_value).tolist()
-    times = np.asarray(program.decision_time).tolist()
-    for d in range(int(program.num_decisions)):
-        value, time = values[d], times[d]
-        wanted[d] = any(
-            assignment.in_alternate(t, p)
-            for t, p in problem.positions_of_value[value]
-            if t == time or not problem.values[value].is_parameter
-        )
+    for d, decision in enumerate(list_decisions(problem, rules)):
+        wanted[d] = any(assignment.in_alternate(t, p) for t, p in decision.positions)
     return follow_wanted(program, jnp.asarray(wanted))

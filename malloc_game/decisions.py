@@ -35,14 +35,20 @@ class Decision:
         return {t: b for t, b in bits.items() if b}
 
 
-def _is_simple(problem: Problem, value: int) -> bool:
-    """Whether a computed value can be asked at each use: written once, outside loops."""
+def _has_parts(problem: Problem, value: int, rules: str) -> bool:
+    """Whether a computed value is asked at each use: written once, outside loops."""
+    if rules == COMPILER:
+        return False
     places = problem.positions_of_value[value]
     if problem.values[value].is_parameter or problem.values[value].copied_at >= 0:
         return False
     outputs = [t for t, p in places if problem.instructions[t].positions[p].is_output]
     in_entry = all(problem.instructions[t].in_entry for t, _ in places)
-    return in_entry and len(outputs) == 1 and all(t > outputs[0] for t, _ in places[1:])
+    if not in_entry or len(outputs) != 1 or any(t <= outputs[0] for t, _ in places[1:]):
+        return False
+    # Room from use to use is only enough for what begins and ends with them.
+    alive = problem.values[value].start, problem.values[value].end
+    return rules == MOVES or alive == (outputs[0], places[-1][0] + 1)
 
 
 class _Lister:
@@ -54,7 +60,7 @@ class _Lister:
         self.last_of: dict[int, int] = {}  # value -> its last decision so far
         numbers = range(len(problem.values))
         # Values that are asked at each use.
-        self.parts = set() if rules == COMPILER else {v for v in numbers if _is_simple(problem, v)}
+        self.parts = {v for v in numbers if _has_parts(problem, v, rules)}
 
     def visit(self, time: int) -> None:
         """The decisions at one instruction: uses first, then definitions."""
