@@ -38,22 +38,32 @@ def random_problem(
     times = num_instructions
     num_values = max(2, int(times * 1.3))
     loop_start, loop_end = sorted(rng.integers(0, times, 2)) if loop and times > 8 else (0, 0)
+    # Plain copies of parameters, each an instruction of its own outside the loop.
+    copy_times = [
+        t for t in range(times - 1) if not loop_start < t < loop_end and rng.random() < 0.08
+    ]
+    others = np.setdiff1d(np.arange(times), copy_times)
+    at = lambda t: int(others[min(np.searchsorted(others, t), len(others) - 1)])  # noqa: E731
+    to_copy = list(copy_times)
     sizes = rng.lognormal(np.log(target.alternate_memory_bytes / 12), 1.0, num_values)
     readers: list[list[tuple[int, bool]]] = [[] for _ in range(times)]
     values = []
     for v in range(num_values):
         size = int(sizes[v]) if rng.random() > 0.05 else int(rng.integers(0, 2000))
         is_parameter = bool(rng.random() < 0.4)
-        first = int(rng.integers(0, times))
+        first = at(rng.integers(0, times))
         span = int(min(times - 1, first + rng.geometric(0.15)))
-        uses = sorted({int(x) for x in rng.integers(first, span + 1, rng.integers(1, 4))})
+        uses = sorted({at(x) for x in rng.integers(first, span + 1, rng.integers(1, 4))})
+        copied = not is_parameter and bool(to_copy) and to_copy[0] < first
+        if copied and (not uses or any(loop_start < u < loop_end for u in uses)):
+            copied = False
+        if copied:
+            first = to_copy.pop(0)
         if not is_parameter:
             readers[first].append((v, True))
             uses = [u for u in uses if u > first]
         for u in uses:
             readers[u].append((v, False))
-        in_loop = any(loop_start < u < loop_end for u in uses)
-        copied = bool(not is_parameter and uses and not in_loop and rng.random() < 0.2)
         live_out = bool(not is_parameter and rng.random() < 0.1)
         values.append(
             Value(
@@ -83,11 +93,11 @@ def random_problem(
             )
             for i, (v, is_output) in enumerate(readers[t])
         )
-        tables.append(_random_table(rng, positions, target))
+        tables.append(_random_table(rng, positions, target, is_copy=t in copy_times))
         instructions.append(
             Instruction(
                 name=f"fusion.{t}",
-                opcode="fusion",
+                opcode="copy" if t in copy_times else "fusion",
                 schedule_time=2 * t + 1,
                 trip_count=5 if loop_start < t < loop_end else 1,
                 in_entry=not loop_start < t < loop_end,
@@ -122,9 +132,16 @@ def random_problem(
 
 
 def _random_table(
-    rng: np.random.Generator, positions: tuple[Position, ...], target: Target
+    rng: np.random.Generator, positions: tuple[Position, ...], target: Target, is_copy: bool
 ) -> CostTable:
-    """Compute plus a random share of each transfer, with noise that breaks monotonicity."""
+    """Compute plus a random share of each transfer, with noise that breaks monotonicity.
+
+    A copy takes the time of its transfers, and none where a prefetch takes its place.
+    """
+    if is_copy:
+        moved = 2 * sum(p.size_bytes for p in positions)
+        cycles = (int(moved / target.default_bytes_per_cycle), *[0] * len(positions))
+        return CostTable(cycles, (True,) * len(cycles))
     bits = min(len(positions), MAX_PRICED_POSITIONS)
     transfer = [p.size_bytes / target.default_bytes_per_cycle for p in positions]
     compute = rng.exponential(2.0 * (sum(transfer) + 100))
