@@ -342,16 +342,22 @@ def programs(as_json: bool) -> None:
     Example: mallocgame programs
     """
     from workloads.programs import SUITE
+    from workloads.suite import suite
 
     rows: list[dict[str, Any]] = [
-        {"name": name, "description": (factory.__doc__ or "").strip().splitlines()[0]}
+        {
+            "name": name,
+            "family": suite()[name].family,
+            "split": suite()[name].split,
+            "description": (factory.__doc__ or "").strip().splitlines()[0],
+        }
         for name, factory in SUITE.items()
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['name']:18} {row['description']}")
+        print(f"{row['name']:18} {row['split']:11} {row['description']}")
 
 
 if __name__ == "__main__":

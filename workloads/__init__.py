@@ -19,6 +19,7 @@ from workloads.judge import CompiledLatency, compiled_latency
 from workloads.loader import load_program
 from workloads.overrides import overrides
 from workloads.programs import SUITE
+from workloads.suite import suite
 from workloads.verify import Preview, Verification, preview, verify
 
 __all__ = [
@@ -50,5 +51,6 @@ __all__ = [
     "load_program",
     "overrides",
     "preview",
+    "suite",
     "verify",
 ]
