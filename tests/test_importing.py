@@ -4,10 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import malloc_game as mg
-from workloads import WorkloadError, import_hlo, import_jax, import_stablehlo
+from workloads import WorkloadError, import_hlo, import_jax, import_stablehlo, xla_bindings
 from workloads.all_default import all_default_options
 from workloads.compile import CompilerSession
 from workloads.costs import CostStore
@@ -348,6 +349,30 @@ def test_a_proto_that_is_cut_short_is_refused(cut):
     proto = parse.to_module_proto(CHAIN, parse.HLO_TEXT)
     with pytest.raises(WorkloadError):
         import_hlo(proto[: int(len(proto) * cut)], TARGET)
+
+
+def test_a_proto_with_wrong_bytes_is_a_problem_or_refused_with_one_line():
+    from workloads import parse
+
+    proto = parse.to_module_proto(hlo(LOOPED % "", others=LOOP % "LT"), parse.HLO_TEXT)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(proto)
+        for place in rng.integers(0, len(proto), 3):
+            damaged[place] = rng.integers(0, 256)
+        try:
+            import_hlo(bytes(damaged), TARGET)
+        except WorkloadError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 0 < refused < 150
+
+
+def test_a_jaxlib_without_the_parsers_is_named(monkeypatch):
+    monkeypatch.setitem(xla_bindings._HOMES, "hlo_module_from_text", ("jaxlib.moved", "jaxlib"))
+    with pytest.raises(WorkloadError, match="this jaxlib has no hlo_module_from_text"):
+        xla_bindings.hlo_text_to_proto(CHAIN)
 
 
 def test_wrong_kinds_and_targets_are_refused():

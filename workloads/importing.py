@@ -15,6 +15,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from malloc_game import TARGETS, CostTable, Problem, ProblemError, Target
 from malloc_game import Instruction as TimedInstruction
 from workloads import parse, roofline
@@ -134,7 +136,7 @@ def _problem_of(proto: bytes, kind: str, target: str, name: str, source: bytes) 
         raise WorkloadError(str(error)) from None
     except ProblemError as error:
         raise WorkloadError(f"{where} makes no valid problem: {error}") from error
-    except (IndexError, KeyError, RecursionError, OverflowError) as error:
+    except (DecodeError, IndexError, KeyError, ValueError, RecursionError, OverflowError) as error:
         raise WorkloadError(
             f"{where}: shapes and operands of the module contradict each other"
             f" ({type(error).__name__}: {error})"
