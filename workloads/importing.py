@@ -2,8 +2,8 @@
 
 What the compiler would have said is stood in for, and `Problem.provenance` tells what was: costs
 (`costs`: how many instructions by estimated cycles in the module, how many by a roofline), the
-schedule (`schedule`), fusion (`fusions`: where a module has none, the compiler would fuse more) and
-loops whose trips are not known (`unknown_loops`; they count once). Sizes follow the layouts in the
+schedule (`schedule`), fusions (`fusions`: those of a module that has none are not XLA's) and loops
+whose trips are not known (`unknown_loops`; they count once). Sizes follow the layouts in the
 module.
 """
 
@@ -24,6 +24,7 @@ from workloads.compile import DEFAULT_TIMEOUT, CompilerSession, check_target, ve
 from workloads.cost_model import Traffic
 from workloads.costs import CostStore
 from workloads.errors import CompileError, WorkloadError
+from workloads.fuse import fused
 from workloads.hlo import Module
 from workloads.liveness import data_flow, dump_of, insert_copies
 from workloads.loader import program_source
@@ -119,6 +120,10 @@ def _problem_of(proto: bytes, kind: str, target: str, name: str, source: bytes) 
     where = name or "HLO module"
     try:
         serialized, is_scheduled = normalized(proto)
+        fusions = "given"
+        if not (is_scheduled or _has_fusions(serialized)):
+            serialized, number = fused(serialized)
+            fusions = f"{number} made by simple rules"
         as_given = Module(insert_copies(serialized))
         imported = _Imported(as_given, TARGETS[target], name or as_given.proto.name or "module")
         provenance = {
@@ -127,6 +132,7 @@ def _problem_of(proto: bytes, kind: str, target: str, name: str, source: bytes) 
             "versions": {k: v for k, v in versions().items() if k != "libtpu"},
             "sha256": hashlib.sha256(source).hexdigest(),
             "schedule": "given" if is_scheduled else "topological order of the program",
+            "fusions": fusions,
             **imported.counts(),
         }
         return imported.problem(provenance)
@@ -173,7 +179,6 @@ class _Imported:
                 "peak_flops_per_second": peak,
                 "bandwidth_bytes_per_second": target.default_bandwidth_bytes_per_second,
             },
-            "fusions": sum(i.opcode == "fusion" for i in run),
             "unknown_loops": sum(
                 i.opcode == "while" and self.structure.module.known_trip_count(i) is None
                 for i in run
@@ -233,6 +238,10 @@ class _Imported:
         return table
 
 
+def _has_fusions(serialized: bytes) -> bool:
+    return any(i.opcode == "fusion" for i in Module(serialized).instructions.values())
+
+
 def _without_spaces(module: Module) -> bytes:
     """The module with every array in default memory."""
 
@@ -255,14 +264,13 @@ def describe(problem: Problem) -> str:
     costs = found["costs"]
     total = costs["estimated_cycles"] + costs["roofline"]
     lines = [
-        f"from {found['imported']}; schedule: {found['schedule']}; costs: roofline for"
+        f"from {found['imported']}; schedule: {found['schedule']}; fusions: {found['fusions']};"
+        " costs: roofline for"
         f" {costs['roofline']} of {total} instructions"
         f" ({costs['peak_flops_per_second'] / 1e12:g} TFLOP/s,"
         f" {target.default_bandwidth_bytes_per_second / 1e9:g} GB/s),"
         f" estimated cycles in the module for {costs['estimated_cycles']}"
     ]
-    if not found["fusions"]:
-        lines.append("no fusions in it: the compiler would fuse, and move far fewer bytes")
     if found["unknown_loops"]:
         lines.append(f"{found['unknown_loops']} loops of unknown trips count once")
     return "\n".join(lines)
