@@ -63,12 +63,22 @@ def test_what_two_read_is_computed_once():
     assert entry(module_of(fn, SQUARE)).count("sine") == 1
 
 
+def test_a_broadcast_is_repeated_but_what_it_spreads_is_not():
+    def fn(a, b):
+        scale = jnp.broadcast_to(jnp.sin(b), (64, 64))
+        return jnp.sum(a * scale, axis=0), jnp.sum(a + scale, axis=1)
+
+    assert entry(module_of(fn, SQUARE, array())) == [
+        "sine", {"broadcast", "multiply", "reduce"}, {"broadcast", "add", "reduce"}
+    ]  # fmt: skip
+
+
 def test_a_reduction_ends_a_fusion():
     opcodes = entry(module_of(lambda a: jnp.exp(jnp.sum(jnp.sin(a), axis=0)), SQUARE))
     assert opcodes == [{"sine", "reduce"}, "exponential"]
 
 
-@pytest.mark.parametrize("name", ["lstm", "train_transformer", "mamba", "wavenet", "strassen"])
+@pytest.mark.parametrize("name", ["lstm", "train_transformer", "mamba", "dlrm", "strassen"])
 def test_programs_keep_their_arithmetic_and_their_order(name):
     fn, args = SUITE[name]()
     serialized = module_of(fn, *args)

@@ -128,9 +128,8 @@ class _Fuser:
 
 def _may_be_root(instruction: Instruction) -> bool:
     opcode = instruction.opcode
-    return opcode in _ELEMENTWISE or opcode in _PRODUCTS or opcode in _ROOTS_ONLY or (
-        opcode in _MOVES and opcode != "bitcast"
-    )  # fmt: skip
+    does_work = opcode in _ELEMENTWISE or opcode in _PRODUCTS or opcode in _ROOTS_ONLY
+    return does_work or (opcode in _MOVES - {"bitcast"} and not _is_cheap(instruction))
 
 
 def _is_cheap(instruction: Instruction) -> bool:
@@ -146,6 +145,8 @@ def _members(root: Instruction, users: dict[int, set[int]], kept: set[int]) -> l
     inside = {root.id}
     num_products = int(root.opcode in _PRODUCTS)
     for member in members:  # grows
+        if _is_cheap(member):
+            continue  # others may compute it too, and need its operand
         for operand in member.operands:
             opcode = operand.opcode
             is_product = opcode in _PRODUCTS
