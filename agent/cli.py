@@ -197,6 +197,50 @@ def extract(program: str, target: str | None, out: pathlib.Path, compile_timeout
     )
 
 
+@cli.command("import")
+@click.argument("file")
+@_target
+@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True,
+              help="Problem file to write: *.json or *.json.gz.")  # fmt: skip
+@click.option("--capacity", type=click.IntRange(1, 1 << 50), default=None,
+              help="Bytes of the memory, for MiniMalloc CSV; by default the target's.")  # fmt: skip
+def import_(file: str, target: str | None, out: pathlib.Path, capacity: int | None) -> None:
+    """Make a problem file of FILE, without the TPU compiler.
+
+    FILE is HLO (text or proto, scheduled or not), StableHLO, a JAX function
+    (`path/to/file.py:function`, executed, or a suite name) or a MiniMalloc CSV. What FILE does not
+    tell is stood in for, costs by a roofline; the problem's provenance says so.
+
+    Example: mallocgame import module.hlo --target v5e --out module.json.gz
+    """
+    from agent import report
+    from malloc_game import TARGETS, load_minimalloc_csv, save_problem
+
+    if not _is_problem_file(str(out)):
+        raise click.UsageError(f"--out {out}: a problem file is named *.json or *.json.gz")
+    report.check_directory(out.parent)
+    if file.endswith(".csv"):
+        if capacity is None:
+            capacity = TARGETS[_need_target(f"{file} without --capacity", target)]
+            capacity = capacity.alternate_memory_bytes
+        instance = load_minimalloc_csv(file, capacity)
+        problem = instance.to_problem()
+        said = f"a packing test: {instance.lower_bound_bytes()} of {capacity} bytes at the peak"
+    else:
+        if capacity is not None:
+            raise click.UsageError("--capacity is for MiniMalloc CSV; the target has its own")
+        from workloads.importing import describe, import_file
+
+        problem = import_file(file, _need_target(file, target))
+        said = describe(problem)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_problem(problem, out)
+    print(
+        f"{out}: {len(problem.instructions)} timed instructions, {len(problem.values)} values,"
+        f" target {problem.target.name}\n{said}"
+    )
+
+
 @cli.command()
 @click.argument("problem_file", type=click.Path(path_type=pathlib.Path))
 @click.argument("assignment_file", type=click.Path(path_type=pathlib.Path), required=False)
@@ -355,16 +399,22 @@ def programs(as_json: bool) -> None:
     Example: mallocgame programs
     """
     from workloads.programs import SUITE
+    from workloads.suite import suite
 
     rows: list[dict[str, Any]] = [
-        {"name": name, "description": (factory.__doc__ or "").strip().splitlines()[0]}
+        {
+            "name": name,
+            "family": suite()[name].family,
+            "split": suite()[name].split,
+            "description": (factory.__doc__ or "").strip().splitlines()[0],
+        }
         for name, factory in SUITE.items()
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['name']:18} {row['description']}")
+        print(f"{row['name']:18} {row['split']:11} {row['description']}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ from malloc_game.fileio import (
 )
 from malloc_game.game import init, legal_actions, placement_masks, step, to_assignment
 from malloc_game.generators import random_problem
+from malloc_game.minimalloc import (
+    PackingInstance,
+    check_offsets,
+    first_fit,
+    load_minimalloc_csv,
+)
 from malloc_game.observe import OBSERVATION_SIZE, observe
 from malloc_game.problem import (
     CostTable,
@@ -71,6 +77,7 @@ __all__ = [
     "MallocGame",
     "MallocGameError",
     "Observation",
+    "PackingInstance",
     "Position",
     "Problem",
     "ProblemError",
@@ -82,13 +89,16 @@ __all__ = [
     "Violation",
     "all_default",
     "check",
+    "check_offsets",
     "encode",
+    "first_fit",
     "follow",
     "greedy",
     "init",
     "latency",
     "legal_actions",
     "load_assignment",
+    "load_minimalloc_csv",
     "load_problem",
     "load_reference",
     "observe",

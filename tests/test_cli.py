@@ -300,3 +300,69 @@ def test_extract_then_evaluate(tmp_path):
     assert done.returncode == 0, done.stderr
     mappings = [row["mapping"] for row in json.loads(done.stdout)["rows"]]
     assert mappings[:3] == ["all_default", "xla_default", "greedy"]
+
+
+# --- import -----------------------------------------------------------------------------------
+
+HLO = """HloModule m
+ENTRY e {
+  p = f32[1024,1024]{1,0} parameter(0)
+  a = f32[1024,1024]{1,0} sine(p)
+  ROOT b = f32[1024,1024]{1,0} add(a, p)
+}
+"""
+
+
+def test_import_writes_a_problem_and_says_what_stands_in(call, tmp_path):
+    (tmp_path / "m.hlo").write_text(HLO)
+    out = tmp_path / "new" / "m.json.gz"
+    done = call("import", tmp_path / "m.hlo", "--target", "v5e", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "2 timed instructions, 3 values, target v5e" in done.stdout
+    assert "roofline for 2 of 2 instructions (197 TFLOP/s, 819 GB/s)" in done.stdout
+    assert mg.load_problem(out).target.name == "v5e"
+    assert call("evaluate", out).returncode == 0
+
+
+def test_import_of_a_function_runs_it_in_a_process_of_its_own(call, tmp_path):
+    out = tmp_path / "chain.json"
+    done = call("import", f"{PROGRAMS}:chain", "--target", "v4", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "from JAX function" in done.stdout
+    assert mg.load_problem(out).name == "programs_for_tests:chain"
+
+
+def test_import_of_a_csv_is_a_packing_test(call, tmp_path):
+    (tmp_path / "b.csv").write_text("id,lower,upper,size\na,0,2,4\nb,1,3,4\n")
+    out = tmp_path / "b.json"
+    done = call("import", tmp_path / "b.csv", "--capacity", 8, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 bytes at the peak" in done.stdout
+    assert mg.load_problem(out).target.alternate_memory_bytes == 8
+
+
+@pytest.mark.parametrize(
+    "name, content, options, pattern",
+    [
+        ("m.hlo", HLO, [], "needs --target"),
+        ("m.hlo", HLO, ["--target", "v9"], "unknown target"),
+        ("m.hlo", HLO, ["--target", "v4", "--capacity", "8"], "--capacity is for"),
+        ("m.hlo", HLO[:60], ["--target", "v4"], "m.hlo is not valid HLO text"),
+        ("m.hlo", "", ["--target", "v4"], "is empty"),
+        ("b.csv", "id,lower,upper,size\na,2,1,4\n", ["--capacity", "8"], "lifetime"),
+        ("b.csv", "id,lower,upper,size\na,0,1,4\n", [], "needs --target"),
+        ("p.py", "", ["--target", "v4"], "no function given"),
+    ],
+)
+def test_import_refuses_with_one_line(call, tmp_path, name, content, options, pattern):
+    (tmp_path / name).write_text(content)
+    out = tmp_path / "out.json"
+    done = call("import", tmp_path / name, *options, "--out", out)
+    assert_one_line_error(done, 2, pattern)
+    assert not out.exists()
+
+
+def test_import_of_a_function_that_cannot_be_traced_is_the_users_mistake(call, tmp_path):
+    done = call("import", f"{PROGRAMS}:cannot_be_traced", "--target", "v4",
+                "--out", tmp_path / "o.json")  # fmt: skip
+    assert_one_line_error(done, 2, "cannot be lowered")

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from workloads import programs
-from workloads.programs import language, recurrent, tables, training
+from workloads.programs import (
+    decoding,
+    encoders,
+    language,
+    memory_bound,
+    recurrent,
+    tables,
+    training,
+    training_deep,
+)
 
 TOKENS = 16  # token and label values are below this
 
@@ -56,6 +65,23 @@ OUTPUT_SHAPES = {
     "wavenet": [(4, 8192, 256)],
     "dlrm": [(4096, 1)],
     "strassen": [(4096, 2048)],
+    "vgg16": [(8, 1000)],
+    "resnet101": [(16, 1000)],
+    "efficientnet": [(16, 1000)],
+    "convnext": [(16, 1000)],
+    "text_to_image": [(2, 32, 32, 4)],
+    "bert": [(16, 2)],
+    "encoder_decoder": [(8, 128, 16000)],
+    "prefill_long": [(1, 32000), *[(1, 4096, 1, 128)] * 4],
+    "prefill_batch": [(4, 16000), *[(4, 384, 4, 128)] * 6],
+    "decode_long": [(1, 1024), *[(1, 8192, 4, 64)] * 12],
+    "decode_wide": [(32, 4096), *[(32, 1, 8, 128)] * 4],
+    "decode_int8": [(16, 2048), *[(16, 1, 4, 128)] * 12],
+    "strassen_wide": [(4096, 4096)],
+    "winograd": [(2048, 2048)],
+    "norm_chain": [(4096, 1024)],
+    "sinkhorn": [(2048, 2048)],
+    "heat": [(2048, 2048)],
 }
 
 
@@ -67,8 +93,72 @@ def test_outputs_have_the_documented_shapes(name):
     )
 
 
-def test_strassen_is_matrix_multiplication_with_seven_products_a_level():
-    fn, args = tables.strassen(rows=64, size=32)
+# Of models with a published size: parameters in millions, biases and norms included.
+PARAMETERS = {
+    "vgg16": 138.4, "resnet50": 25.6, "resnet101": 44.5, "efficientnet": 5.3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_models_have_their_published_numbers_of_parameters(name):
+    _, (params, _) = programs.SUITE[name]()
+    millions = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+    assert abs(millions - PARAMETERS[name]) < 0.02 * PARAMETERS[name]
+
+
+def test_int8_weights_times_their_scales_are_the_weights():
+    sizes = dict(layers=2, width=16, heads=4, kv_heads=2, batch=3, cached=5, hidden=24)
+    fn, (params, caches, x) = decoding.decode_int8(**sizes)
+    params, caches, x = random_like((params, caches, x))
+    plain, _ = decoding._decode_step(**sizes, in_place=False)
+
+    def as_bf16(weight):
+        values, scale = weight if isinstance(weight, tuple) else (weight, 1)
+        return values.astype(jnp.bfloat16) * scale
+
+    weights = [{name: as_bf16(weight) for name, weight in layer.items()} for layer in params]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"int8", "bfloat16"}
+    jax.tree.map(close, fn(params, caches, x), plain(weights, caches, x))
+
+
+def test_a_decoder_sees_the_whole_source_and_its_own_past():
+    fn, args = encoders.encoder_decoder(1, 16, 2, batch=2, source=6, length=4, vocabulary=TOKENS)
+    params, source, tokens = random_like(args, dtype=jnp.float32)
+    base = fn(params, source, tokens)
+    other = fn(params, source.at[0, 5].set(1 - source[0, 5]), tokens)
+    assert (np.asarray(jnp.any(other != base, axis=-1)) == [[True] * 4, [False] * 4]).all()
+    later = fn(params, source, tokens.at[:, 2].set(1 - tokens[:, 2]))
+    changed = np.asarray(jnp.any(later != base, axis=(0, 2)))
+    assert changed.tolist() == [False, False, True, True]
+
+
+def test_sinkhorn_makes_rows_and_columns_sum_to_one():
+    fn, args = memory_bound.sinkhorn(rows=8, columns=8, rounds=50)
+    plan = fn(*random_like(args))
+    close(plan.sum(axis=0), np.ones(8))
+    close(plan.sum(axis=1), np.ones(8), 1e-3)
+
+
+def test_heat_is_conserved_and_spreads():
+    fn, args = memory_bound.heat(steps=5, rows=8, columns=8)
+    field, conductivity = random_like(args)
+    after = fn(field, jnp.full_like(conductivity, 0.1))
+    close(after.sum(), field.sum(), 1e-3)
+    assert float(after.std()) < 0.7 * float(field.std())
+
+
+def test_adam_moves_every_parameter_against_its_gradient():
+    fn, (params, *_) = memory_bound.adam_step(matrices=2, width=8)
+    gradient = random_like(params)
+    first, second = (jax.tree.map(lambda g: jnp.zeros(g.shape), gradient) for _ in range(2))
+    moved, *_ = fn(jax.tree.map(jnp.zeros_like, gradient), first, second, gradient)
+    for after, g in zip(moved, gradient, strict=True):
+        assert (np.sign(np.asarray(after)) == -np.sign(np.asarray(g))).all()
+
+
+@pytest.mark.parametrize("product", [tables.strassen, tables.winograd])
+def test_strassen_is_matrix_multiplication_with_seven_products_a_level(product):
+    fn, args = product(rows=64, size=32)
     a, b = random_like(args, dtype=jnp.float32)
     close(fn(a, b), a @ b)
     assert str(jax.make_jaxpr(fn)(a, b)).count("dot_general") == 49
@@ -144,6 +234,8 @@ TRAINING = {
     "train_transformer": lambda: training.train_transformer(
         layers=1, width=16, heads=2, vocabulary=TOKENS, batch=2, length=8
     ),
+    "train_resnet": lambda: training_deep.train_resnet(batch=8, size=8, blocks=1),
+    "train_vit": lambda: training_deep.train_vit(layers=1, width=16, heads=2, batch=8, size=32),
 }
 
 

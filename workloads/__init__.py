@@ -14,10 +14,12 @@ from workloads.errors import (
 )
 from workloads.extract import Extracted, Extraction, extract, extract_session
 from workloads.hlo import Module
+from workloads.importing import import_hlo, import_jax, import_stablehlo
 from workloads.judge import CompiledLatency, compiled_latency
 from workloads.loader import load_program
 from workloads.overrides import overrides
 from workloads.programs import SUITE
+from workloads.suite import suite
 from workloads.verify import Preview, Verification, preview, verify
 
 __all__ = [
@@ -43,8 +45,12 @@ __all__ = [
     "correct",
     "extract",
     "extract_session",
+    "import_hlo",
+    "import_jax",
+    "import_stablehlo",
     "load_program",
     "overrides",
     "preview",
+    "suite",
     "verify",
 ]

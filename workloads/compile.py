@@ -253,6 +253,16 @@ class CompilerSession:
         placed = self._compiled(hlo, answer, dict(options), from_cache=False)
         return placed, answer["needed_bytes"]
 
+    def lowered(self) -> bytes:
+        """The program's serialized HloModuleProto as JAX lowers it; no compiler is needed.
+
+        Raises: as `compile`.
+        """
+        with self._lock:
+            deadline = time.monotonic() + self.timeout
+            self._ensure_child(self.timeout, deadline)
+            return self._request("lower", {}, b"", self.timeout, deadline)[1]
+
     def _compiled(
         self, hlo: bytes, fields: dict[str, Any], options: dict[str, str], *, from_cache: bool
     ) -> Compiled:

@@ -81,8 +81,26 @@ class Server:
             )
         self.args = args
         # The text has no source locations, so that it does not change with unrelated lines.
-        text = self.jitted.trace(*args).lower(lowering_platforms=("tpu",)).as_text()
+        text = self._lower_without_compiler().as_text()
         return {"module_sha256": hashlib.sha256(text.encode()).hexdigest()}, b""
+
+    def lower(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+        """The loaded program's serialized HloModuleProto as JAX lowers it."""
+        del request, blob
+        computation = self._lower_without_compiler().compiler_ir("hlo")
+        return {}, computation.as_serialized_hlo_module_proto()
+
+    def _lower_without_compiler(self) -> Any:
+        return self.jitted.trace(*self.args).lower(lowering_platforms=("tpu",))
+
+    def parse(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+        """HLO text or StableHLO to a serialized HloModuleProto; needs no program."""
+        from workloads import parse, xla_bindings
+
+        if request["kind"] == parse.STABLEHLO:
+            is_text = not blob.startswith(parse.BYTECODE)
+            return {}, xla_bindings.stablehlo_to_proto(blob.decode() if is_text else blob)
+        return {}, xla_bindings.hlo_text_to_proto(blob.decode())
 
     def compile(self, request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
         """Compile under the given options; answers with the placements and the scheduled HLO."""
@@ -265,7 +283,10 @@ def main() -> None:
     requests: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests_in, requests, directory), daemon=True).start()
     server = Server(directory)
-    operations = {"load": server.load, "compile": server.compile, "place": server.place}
+    operations = {
+        each.__name__: each
+        for each in (server.load, server.lower, server.parse, server.compile, server.place)
+    }
     while True:
         request, blob = requests.get()
         # Backstop if the parent dies while foreign code holds the GIL: the default action of

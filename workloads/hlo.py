@@ -1,8 +1,6 @@
 """Scheduled HLO modules as light records, read from XLA's own serialized proto.
 
-XLA's parser and the compiler make the proto; here it is decoded by the protobuf library with the
-subset of message descriptors that we need. Fields left out stay in the messages as unknown fields,
-so that a canonical form of an instruction (see `fingerprint`) still covers them.
+XLA's parser and the compiler make the proto; `hlo_schema` has the messages that decode it.
 Source of names and numbers: openxla/xla xla/service/hlo.proto and xla/xla_data.proto.
 """
 
@@ -15,74 +13,11 @@ import json
 import math
 from collections.abc import Iterator
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from workloads.errors import WorkloadError
+from workloads.hlo_schema import message_class
 
-_PACKAGE = "malloc_game_hlo"
-# message -> {field: (number, type, repeated)}; a type with a capital letter is a message.
-_SCHEMA = {
-    "Tile": {"dimensions": (1, "int64", True)},
-    "Layout": {
-        "minor_to_major": (1, "int64", True),
-        "tiles": (6, "Tile", True),
-        "element_size_in_bits": (7, "int64", False),
-        "memory_space": (8, "int64", False),
-    },
-    "Shape": {
-        "element_type": (2, "int32", False),
-        "dimensions": (3, "int64", True),
-        "tuple_shapes": (4, "Shape", True),
-        "layout": (5, "Layout", False),
-    },
-    "Literal": {
-        "s32s": (4, "int32", True),
-        "s64s": (5, "int64", True),
-        "u32s": (6, "uint32", True),
-        "u64s": (7, "uint64", True),
-    },
-    "SliceDimension": {"start": (1, "int64", False)},
-    "Instruction": {
-        "name": (1, "string", False),
-        "opcode": (2, "string", False),
-        "shape": (3, "Shape", False),
-        "metadata": (7, "bytes", False),
-        "literal": (8, "Literal", False),
-        "parameter_number": (9, "int64", False),
-        "tuple_index": (13, "int64", False),
-        "slice_dimensions": (17, "SliceDimension", True),
-        "custom_call_target": (28, "string", False),
-        "id": (35, "int64", False),
-        "operand_ids": (36, "int64", True),
-        "control_predecessor_ids": (37, "int64", True),
-        "called_computation_ids": (38, "int64", True),
-        "sharding": (40, "bytes", False),
-        "backend_config": (43, "bytes", False),
-        "comparison_direction": (63, "string", False),
-        "frontend_attributes": (68, "bytes", False),
-        # A member of a oneof in XLA; as a list it tells index 0 from none.
-        "cross_program_prefetch_index": (80, "int32", True),
-        "original_value": (88, "bytes", False),
-    },
-    "Computation": {
-        "name": (1, "string", False),
-        "instructions": (2, "Instruction", True),
-        "id": (5, "int64", False),
-        "root_id": (6, "int64", False),
-    },
-    "Sequence": {"instruction_ids": (1, "int64", True)},
-    # A proto map is a repeated entry message with key 1 and value 2.
-    "SequenceEntry": {"key": (1, "int64", False), "value": (2, "Sequence", False)},
-    "Schedule": {"sequences": (1, "SequenceEntry", True)},
-    "Module": {
-        "name": (1, "string", False),
-        "computations": (3, "Computation", True),
-        "entry_computation_id": (6, "int64", False),
-        "schedule": (7, "Schedule", False),
-    },
-    "HloProto": {"hlo_module": (1, "bytes", False)},
-}
 # Bits of XLA's PrimitiveType numbers; what is not listed (tuple, token, opaque) has no bytes.
 _ELEMENT_BITS = {
     1: 8, 2: 8, 3: 16, 4: 32, 5: 64, 6: 8, 7: 16, 8: 32, 9: 64, 10: 16, 11: 32, 12: 64, 15: 64,
@@ -95,27 +30,6 @@ _FREE_CALLS = frozenset(
 )
 
 
-@functools.cache
-def _message_class(which: str) -> type:
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"{_PACKAGE}.proto", package=_PACKAGE, syntax="proto3"
-    )
-    field_types = descriptor_pb2.FieldDescriptorProto
-    for message_name, fields in _SCHEMA.items():
-        message = file.message_type.add(name=message_name)
-        for name, (number, kind, repeated) in fields.items():
-            field = message.field.add(name=name, number=number)
-            field.label = field_types.LABEL_REPEATED if repeated else field_types.LABEL_OPTIONAL
-            if kind[0].isupper():
-                field.type = field_types.TYPE_MESSAGE
-                field.type_name = f".{_PACKAGE}.{kind}"
-            else:
-                field.type = getattr(field_types, f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{which}"))
-
-
 def module_bytes(hlo_proto: bytes) -> bytes:
     """The serialized HloModuleProto in a serialized HloProto, which is what XLA dumps.
 
@@ -123,7 +37,7 @@ def module_bytes(hlo_proto: bytes) -> bytes:
       WorkloadError: the bytes are no HloProto.
     """
     try:
-        return _message_class("HloProto").FromString(hlo_proto).hlo_module
+        return message_class("HloProto").FromString(hlo_proto).hlo_module
     except DecodeError as error:
         raise WorkloadError(f"not a serialized HloProto: {error}") from error
 
@@ -184,11 +98,21 @@ class Instruction:
     @functools.cached_property
     def estimated_cycles(self) -> int | None:
         """The compiler's own estimate, or None where code generation gave none."""
+        return _find_cycles(self.config)
+
+    @functools.cached_property
+    def config(self) -> dict:
+        """The backend config, which the compiler writes as JSON; empty where it is not that."""
         try:
             config = json.loads(self.proto.backend_config or b"{}")
-        except ValueError:
-            return None
-        return _find_cycles(config)
+        except (ValueError, RecursionError):
+            return {}
+        return config if isinstance(config, dict) else {}
+
+    @functools.cached_property
+    def geometry(self):
+        """Windows, dimension numbers and aliases, as a message `Geometry` of the schema."""
+        return message_class("Geometry").FromString(self.proto.SerializeToString())
 
     @functools.cached_property
     def keeps_layout(self) -> bool:
@@ -305,7 +229,7 @@ class Module:
 
     def __init__(self, serialized: bytes):
         try:
-            self.proto = _message_class("Module").FromString(serialized)
+            self.proto = message_class("Module").FromString(serialized)
         except DecodeError as error:
             raise WorkloadError(f"not a serialized HloModuleProto: {error}") from error
         self.computations = {c.id: c for c in self.proto.computations}
@@ -369,21 +293,28 @@ class Module:
             yield instruction, trips
 
     def trip_count(self, loop: Instruction) -> int:
-        """Trips of a `while` that counts up by 1 to a constant; 1 where that cannot be told.
+        """Trips of a `while`; 1 where they cannot be told. See `known_trip_count`."""
+        return self.known_trip_count(loop) or 1
 
-        `lax.scan` and `fori_loop` with static bounds make such loops.
+    def known_trip_count(self, loop: Instruction) -> int | None:
+        """Trips of a `while`, at least 1: those that XLA notes, or up by 1 to a constant.
+
+        `lax.scan` and `fori_loop` with static bounds make such loops. None for all others.
         """
+        noted = loop.config.get("known_trip_count")
+        if isinstance(noted, dict) and str(noted.get("n", "")).isdecimal():
+            return max(int(noted["n"]), 1)
         root = self.root(loop.proto.called_computation_ids[1])
         compare = (
             self.root(root.proto.called_computation_ids[0]) if root.opcode == "fusion" else root
         )
         extra = {"LT": 0, "LE": 1}.get(compare.proto.comparison_direction)
         if compare.opcode != "compare" or extra is None or len(root.operands) != 2:
-            return 1
+            return None
         counters = [o for o in root.operands if o.opcode == "get-tuple-element"]
         limits = [n for o in root.operands if (n := _integer(o)) is not None]
         if len(counters) != 1 or len(limits) != 1:
-            return 1
+            return None
         first = loop.operands[0]
         start = None
         if first.opcode == "tuple":

@@ -72,9 +72,17 @@ class Structure:
       numbers: for each place that defines a value, the value's index.
     """
 
-    def __init__(self, module: Module, dump: MsaDump, target: Target, name: str):
+    def __init__(
+        self,
+        module: Module,
+        dump: MsaDump,
+        target: Target,
+        name: str,
+        flow: DataFlow | None = None,
+    ):
+        """flow: the data flow that `dump` goes by, where it knows more than the module's own."""
         self.module, self.dump, self.target = module, dump, target
-        self.flow = DataFlow(module)
+        self.flow = DataFlow(module) if flow is None else flow
         self._by_name = {i.name: i for i in module.instructions.values()}
         self._classes = self._merge_buffers()
         self.numbers = {place: i for i, place in enumerate(self._classes)}
@@ -87,7 +95,7 @@ class Structure:
                 previous = max(dump.schedule.get(instruction.name, 0), previous + 1)
                 timed.append((instruction, previous, trips))
         if not timed:
-            raise CompileError(f"{name}: the compiled program has no instruction that takes time")
+            raise CompileError(f"{name}: the program has no instruction that takes time")
         self.times = [time for _, time, _ in timed]
         loops = _loops(module)
         self.rows = tuple(

@@ -83,3 +83,59 @@ def decode_gqa() -> Workload:
         layers=10, width=1536, heads=12, kv_heads=4, batch=12, cached=768, hidden=4096,
         in_place=False,
     )  # fmt: skip
+
+
+def decode_long() -> Workload:
+    """One-token LLM decode step, long cache: 6 layers, width 1024, one request, 8192 tokens."""
+    return _decode_step(
+        layers=6, width=1024, heads=16, kv_heads=4, batch=1, cached=8192, hidden=4096,
+        in_place=True,
+    )  # fmt: skip
+
+
+def decode_wide() -> Workload:
+    """One-token LLM decode step, layers of an 8B model: 2 of width 4096, batch 32, 512 tokens."""
+    return _decode_step(
+        layers=2, width=4096, heads=32, kv_heads=8, batch=32, cached=512, hidden=14336,
+        in_place=False,
+    )  # fmt: skip
+
+
+def decode_int8(
+    layers: int = 6,
+    width: int = 2048,
+    heads: int = 16,
+    kv_heads: int = 4,
+    batch: int = 16,
+    cached: int = 512,
+    hidden: int = 5632,
+) -> Workload:
+    """One-token LLM decode step, int8 weights: 6 layers, width 2048, batch 16, 512 cached tokens.
+
+    Each weight is int8[in, out] with a bf16[out] scale for each output, as weight-only
+    quantization stores it; it is made bf16 on the way into the product.
+    """
+    step, (params, *rest) = _decode_step(
+        layers, width, heads, kv_heads, batch, cached, hidden, in_place=False
+    )
+
+    def quantized_step(params, caches, x):
+        return step([jax.tree.map(_dequantized, p, is_leaf=_is_pair) for p in params], caches, x)
+
+    def quantized(leaf: Shape):
+        if len(leaf.shape) < 2:
+            return leaf
+        return Shape(leaf.shape, jnp.int8), bf16(leaf.shape[-1])
+
+    return quantized_step, (jax.tree.map(quantized, params), *rest)
+
+
+def _is_pair(node: object) -> bool:
+    return isinstance(node, tuple)
+
+
+def _dequantized(weight):
+    if not _is_pair(weight):
+        return weight
+    values, scale = weight
+    return values.astype(scale.dtype) * scale

@@ -13,7 +13,7 @@ from workloads.programs.common import Shape, Workload, bf16
 TYPES = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 
 
-def _workload(model: nn.Module, *inputs: Shape) -> Workload:
+def forward_pass(model: nn.Module, *inputs: Shape) -> Workload:
     """The model's forward pass with abstract parameters; nothing is initialized."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return model.apply, (jax.eval_shape(model.init, key, *inputs), *inputs)
@@ -41,7 +41,9 @@ class _Patches(nn.Module):
         return x.reshape(x.shape[0], -1, self.features)
 
 
-class _VisionTransformer(nn.Module):
+class VisionTransformer(nn.Module):
+    """ViT: patches of 16x16, a class token, encoder layers; 1000 classes."""
+
     layers: int
     width: int
     heads: int
@@ -62,7 +64,7 @@ class _VisionTransformer(nn.Module):
 
 def vit(layers: int = 4, width: int = 384, heads: int = 6, batch: int = 32) -> Workload:
     """Vision transformer, inference: 4 of the 12 layers of ViT-S/16, batch 32, 224x224x3."""
-    return _workload(_VisionTransformer(layers, width, heads), bf16(batch, 224, 224, 3))
+    return forward_pass(VisionTransformer(layers, width, heads), bf16(batch, 224, 224, 3))
 
 
 class _Mixer(nn.Module):
@@ -84,10 +86,12 @@ class _Mixer(nn.Module):
 
 def mixer(layers: int = 8, width: int = 512, batch: int = 64) -> Workload:
     """MLP-Mixer, inference: Mixer-S/16 (8 layers, width 512), batch 64, 224x224x3."""
-    return _workload(_Mixer(layers, width, 256, 2048), bf16(batch, 224, 224, 3))
+    return forward_pass(_Mixer(layers, width, 256, 2048), bf16(batch, 224, 224, 3))
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """Two convolutions with a residual; told the time step of the diffusion."""
+
     features: int
 
     @nn.compact
@@ -101,7 +105,9 @@ class _ResidualBlock(nn.Module):
         return x + y
 
 
-class _SpatialAttention(nn.Module):
+class SpatialAttention(nn.Module):
+    """Self-attention between all places of an image."""
+
     heads: int
 
     @nn.compact
@@ -111,6 +117,14 @@ class _SpatialAttention(nn.Module):
         return x + y.reshape(x.shape)
 
 
+def time_embedding(steps: jax.Array, width: int) -> jax.Array:
+    """Sines and cosines of time steps (int32[batch]): float32[batch, width]."""
+    half = width // 2
+    frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = steps.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
 class _UNet(nn.Module):
     """Noise prediction; down and up again with skip connections, attention at the coarsest."""
 
@@ -118,10 +132,7 @@ class _UNet(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, steps: jax.Array) -> jax.Array:
-        half = self.widths[0] // 2
-        frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-        angle = steps.astype(jnp.float32)[:, None] * frequency[None]
-        time = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1).astype(latents.dtype)
+        time = time_embedding(steps, self.widths[0]).astype(latents.dtype)
         time = nn.silu(nn.Dense(4 * self.widths[0], **TYPES)(time))
         time = nn.Dense(4 * self.widths[0], **TYPES)(time)
 
@@ -130,11 +141,11 @@ class _UNet(nn.Module):
         for level, width in enumerate(self.widths):
             if level > 0:
                 x = nn.Conv(width, (3, 3), strides=(2, 2), **TYPES)(x)
-            x = _ResidualBlock(width)(x, time)
+            x = ResidualBlock(width)(x, time)
             skips.append(x)
-        x = _SpatialAttention(8)(x)
+        x = SpatialAttention(8)(x)
         for level, width in reversed(list(enumerate(self.widths))):
-            x = _ResidualBlock(width)(jnp.concatenate([x, skips.pop()], axis=-1), time)
+            x = ResidualBlock(width)(jnp.concatenate([x, skips.pop()], axis=-1), time)
             if level > 0:
                 batch, height, wide, features = x.shape
                 x = jax.image.resize(x, (batch, 2 * height, 2 * wide, features), "nearest")
@@ -145,4 +156,4 @@ class _UNet(nn.Module):
 def unet(batch: int = 4, size: int = 64) -> Workload:
     """Diffusion U-Net, one denoising step: channels 64 and 128, attention, batch 4, 64x64x4."""
     model = _UNet((64, 128))
-    return _workload(model, bf16(batch, size, size, 4), Shape((batch,), jnp.int32))
+    return forward_pass(model, bf16(batch, size, size, 4), Shape((batch,), jnp.int32))

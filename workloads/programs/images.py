@@ -42,9 +42,46 @@ def alexnet(batch: int = 32) -> Workload:
     return forward, (params, bf16(batch, 224, 224, 3))
 
 
+def vgg16(batch: int = 8, size: int = 224) -> Workload:
+    """VGG-16 image classification, inference, batch 8, 224x224x3."""
+    stages = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, channels
+    dense = ((size // 32) ** 2 * 512, 4096, 4096, 1000)
+
+    def forward(params, images):
+        x = images
+        for stage in params["stages"]:
+            for kernel, bias in stage:
+                x = jax.nn.relu(convolution(x, kernel) + bias)
+            x = max_pool(x, 2, 2)
+        x = x.reshape(x.shape[0], -1)
+        for index, (kernel, bias) in enumerate(params["dense"]):
+            x = x @ kernel + bias
+            x = jax.nn.relu(x) if index < len(dense) - 2 else x
+        return x
+
+    params: dict[str, Any] = {"stages": []}
+    channels = 3
+    for count, width in stages:
+        inputs = [channels] + [width] * (count - 1)
+        params["stages"].append([(bf16(3, 3, i, width), bf16(width)) for i in inputs])
+        channels = width
+    params["dense"] = [(bf16(i, o), bf16(o)) for i, o in zip(dense[:-1], dense[1:], strict=True)]
+    return forward, (params, bf16(batch, size, size, 3))
+
+
 def resnet50(batch: int = 8) -> Workload:
     """ResNet-50 image classification, inference, batch 8, 224x224x3."""
-    stages = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, inner width; output is 4x as wide
+    return _resnet((3, 4, 6, 3), batch)
+
+
+def resnet101(batch: int = 16) -> Workload:
+    """ResNet-101 image classification, inference, batch 16, 224x224x3."""
+    return _resnet((3, 4, 23, 3), batch)
+
+
+def _resnet(counts: tuple[int, ...], batch: int) -> Workload:
+    """A residual network with bottleneck blocks; counts: blocks of each stage."""
+    stages = tuple(zip(counts, (64, 128, 256, 512), strict=True))  # inner width; output is 4x
 
     def block(x, params, stride):
         y = jax.nn.relu(normed(x, params["reduce"]))

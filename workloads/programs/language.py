@@ -83,6 +83,7 @@ def prefill(
     hidden: int = 2816,
     vocabulary: int = 32000,
     length: int = 1024,
+    batch: int = 1,
 ) -> Workload:
     """LLM prefill: 2 layers, width 1024, 8 heads on 2 kv heads, 1024 tokens in, KV cache out."""
 
@@ -103,7 +104,20 @@ def prefill(
         "layers": [layer] * layers,
         "gain": bf16(width),
     }
-    return forward, (params, Shape((1, length), jnp.int32))
+    return forward, (params, Shape((batch, length), jnp.int32))
+
+
+def prefill_long() -> Workload:
+    """LLM prefill, long: 2 layers, width 1024, 8 heads on 1 kv head, 4096 tokens in."""
+    return prefill(width=1024, heads=8, kv_heads=1, hidden=4096, length=4096)
+
+
+def prefill_batch() -> Workload:
+    """LLM prefill, 4 requests: 3 layers, width 1536, 12 heads on 4 kv heads, 4 x 384 tokens in."""
+    return prefill(
+        layers=3, width=1536, heads=12, kv_heads=4, hidden=4096, vocabulary=16000, length=384,
+        batch=4,
+    )  # fmt: skip
 
 
 def scan_transformer(

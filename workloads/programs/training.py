@@ -20,7 +20,14 @@ from workloads.programs.common import (
 )
 
 
-def _adam(params: Any, gradient: Any, first_moment: Any, second_moment: Any) -> tuple[Any, ...]:
+def sgd(params: Any, gradient: Any, velocity: Any) -> tuple[Any, Any]:
+    """One step of SGD with momentum: parameters, velocity; the latter is float32."""
+    rate, momentum = 0.1, 0.9
+    velocity = jax.tree.map(lambda v, g: momentum * v + g.astype(jnp.float32), velocity, gradient)
+    return jax.tree.map(lambda p, v: (p - rate * v).astype(p.dtype), params, velocity), velocity
+
+
+def adam(params: Any, gradient: Any, first_moment: Any, second_moment: Any) -> tuple[Any, ...]:
     """One step of Adam; moments are float32, parameters keep their dtype."""
     rate, decay_1, decay_2 = 1e-3, 0.9, 0.999
 
@@ -48,7 +55,7 @@ def train_mlp(layers: int = 4, width: int = 2048, batch: int = 2048) -> Workload
 
     def step(params, first_moment, second_moment, x, labels):
         value, gradient = jax.value_and_grad(loss)(params, x, labels)
-        return *_adam(params, gradient, first_moment, second_moment), value
+        return *adam(params, gradient, first_moment, second_moment), value
 
     block = {"kernel": bf16(width, width), "bias": bf16(width)}
     params = {"blocks": [block] * layers, "classifier": bf16(width, 1024)}
@@ -84,7 +91,7 @@ def train_transformer(
 
     def step(params, first_moment, second_moment, tokens):
         value, gradient = jax.value_and_grad(loss)(params, tokens)
-        return *_adam(params, gradient, first_moment, second_moment), value
+        return *adam(params, gradient, first_moment, second_moment), value
 
     layer = {
         "gain_1": bf16(width),
@@ -106,7 +113,6 @@ def train_transformer(
 
 def train_cnn(batch: int = 512, size: int = 32) -> Workload:
     """Training step of a 3-layer CNN: batch norm, SGD with momentum, 512 x 32x32x3, donated."""
-    rate, momentum = 0.1, 0.9
     convolutions = ((3, 64, 2), (64, 128, 2), (128, 128, 1))  # in, out, stride
 
     def normed(p, x, stride):
@@ -124,11 +130,7 @@ def train_cnn(batch: int = 512, size: int = 32) -> Workload:
 
     def step(params, velocity, images, labels):
         value, gradient = jax.value_and_grad(loss)(params, images, labels)
-        velocity = jax.tree.map(
-            lambda v, g: momentum * v + g.astype(jnp.float32), velocity, gradient
-        )
-        params = jax.tree.map(lambda p, v: (p - rate * v).astype(p.dtype), params, velocity)
-        return params, velocity, value
+        return *sgd(params, gradient, velocity), value
 
     params = {
         "layers": [
