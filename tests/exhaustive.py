@@ -88,27 +88,45 @@ def _realise(
             fixed.append((v, value.start, value.end))
     for split in itertools.product(*(_splits(v, times) for v, times in uses.items())):
         filled = [*copied, *itertools.chain(*split)]
-        for starts in itertools.product(*(_starts(problem, v, t) for v, t, _ in filled)):
+        choices = [_starts(problem, v, t) for v, t, _ in filled]
+        # Bandwidth is never shorter than with every copy as early as can be.
+        if not all(choices) or _in_time(problem, masks, filled, [c[-1] for c in choices]) is None:
+            continue
+        for starts in itertools.product(*choices):
             chunks = [(v, s, e) for s, (v, _, e) in zip(starts, filled, strict=True)]
-            copies = [
-                mg.Copy(v, s, t, problem.values[v].size_bytes)
-                for s, (v, t, _) in zip(starts, filled, strict=True)
-            ]
-            # Of those that start together the most urgent goes first: no order is better.
-            copies.sort(key=lambda c: (c.start, c.end))
-            late = mg.check(problem, mg.Assignment(masks, (), tuple(copies)))
-            if any(violation.kind == "bandwidth" for violation in late):
+            if not _fits_at_all_times(problem, [*fixed, *chunks]):
+                continue
+            copies = _in_time(problem, masks, filled, starts)
+            if copies is None:
                 continue
             for packed in _packings(problem, [*fixed, *chunks]):
-                assignment = mg.Assignment(masks, packed, tuple(copies), "exhaustive")
+                assignment = mg.Assignment(masks, packed, copies, "exhaustive")
                 if not mg.check(problem, assignment):
                     return assignment
     return None
 
 
-def _is_hopeless(
-    problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision]
-) -> bool:
+def _in_time(problem, masks, filled, starts) -> tuple[mg.Copy, ...] | None:
+    """The copies that fill chunks `(value, first use, end)`; None if one is late."""
+    copies = [
+        mg.Copy(v, s, t, problem.values[v].size_bytes)
+        for s, (v, t, _) in zip(starts, filled, strict=True)
+    ]
+    # Of those that start together the most urgent goes first: no order is better.
+    copies.sort(key=lambda c: (c.start, c.end))
+    found = mg.check(problem, mg.Assignment(masks, (), tuple(copies)))
+    return None if any(violation.kind == "bandwidth" for violation in found) else tuple(copies)
+
+
+def _fits_at_all_times(problem: mg.Problem, rectangles: list[tuple[int, int, int]]) -> bool:
+    return all(
+        sum(problem.values[v].size_bytes for v, start, end in rectangles if start <= t < end)
+        <= problem.target.alternate_memory_bytes
+        for t in range(len(problem.instructions))
+    )
+
+
+def _is_hopeless(problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision]) -> bool:
     """Whether no copies and offsets can help: what is in use does not fit, or is refused."""
     forbidden = {"not_allowed", "excluded"}
     if any(x.kind in forbidden for x in mg.check(problem, mg.Assignment(masks))):

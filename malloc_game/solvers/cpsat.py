@@ -24,16 +24,18 @@ def cpsat(
     max_iterations: int | None = None,
     progress: Progress | None = None,
     window: int | None = None,
+    start: Assignment | None = None,
 ) -> Result:
-    """Solve `problem` with one worker, starting from greedy.
+    """Solve `problem` with one worker.
 
     max_iterations: units of CP-SAT's deterministic time, in place of seconds.
     window: most starts that a copy can choose from; by default all, if that is not too many.
+    start: a mapping of the game to begin with; by default greedy's.
     stats: "status" (OPTIMAL, FEASIBLE, ...), "is_exact" (every start can be chosen, so that OPTIMAL
     means the optimum of all that the game's rules allow), "cpsat_bound".
     """
     search = Search(problem, seconds, max_iterations, progress)
-    hint = greedy_assignment(problem)
+    hint = greedy_assignment(problem) if start is None else start
     search.offer(hint)
     relaxed = lower_bound(problem, expressible=True, time_limit=max(1.0, search.remaining / 4))
     placement = Placement(problem, window or _window(problem), hint)

@@ -6,6 +6,9 @@ bucket share it.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -63,6 +66,52 @@ def to_assignment(
 ) -> Assignment:
     """The mapping of the game with `actions` (int32[D])."""
     return mg.to_assignment(problem, replay(program, jnp.asarray(actions)), source)
+
+
+def num_slots(program: Program) -> int:
+    """Length of an array of actions: the padded number of decisions D."""
+    return program.decision_time.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What each decision is about, on the host; zeros where there is none: [D]."""
+
+    gain: np.ndarray  # float64, cycles saved if this alone is in alternate memory
+    memory_time: np.ndarray  # float64, bytes x logical times that it then takes
+
+
+def asked(problem: Problem, program: Program) -> Asked:
+    """Gains and memory of all decisions of `program`, which encodes `problem`."""
+    gain, memory_time = np.zeros((2, num_slots(program)))
+    last_use: dict[int, int] = {}
+    for d, (v, time, places) in enumerate(positions_of_decisions(problem, program)):
+        value = problem.values[v]
+        masks: dict[int, int] = {}
+        for t, p in places:
+            masks[t] = masks.get(t, 0) | 1 << p
+        for t, mask in masks.items():
+            saved = problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, mask)
+            gain[d] += problem.instructions[t].trip_count * saved
+        gain[d] -= value.write_back_cycles
+        start, end = (
+            (last_use.get(v, time - 1) + 1, time + 1) if value.is_parameter else (time, value.end)
+        )
+        last_use[v] = time
+        memory_time[d] = value.size_bytes * max(1, end - start)
+    return Asked(gain, memory_time)
+
+
+def positions_of_decisions(
+    problem: Problem, program: Program
+) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Of each decision in order: its value, its time, and the positions that it moves."""
+    values = np.asarray(program.decision_value).tolist()
+    times = np.asarray(program.decision_time).tolist()
+    for v, time in zip(values[: int(program.num_decisions)], times, strict=False):
+        is_parameter = problem.values[v].is_parameter
+        places = problem.positions_of_value[v]
+        yield v, time, [place for place in places if not is_parameter or place[0] == time]
 
 
 def greedy_assignment(problem: Problem) -> Assignment:
