@@ -105,7 +105,7 @@ def beam(
     max_iterations: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Beams of growing width while there is time to compile them; then with prices disturbed at random.
+    """Beams of growing width while there is time to compile; then with prices disturbed at random.
 
     Begins with greedy. stats: "width", the largest beam in states.
     """

@@ -26,7 +26,7 @@ class Bound:
 
 
 def best_entries(problem: Problem) -> float:
-    """Cycles of the program if every instruction had its best placement: a bound without any work.
+    """Cycles if every instruction had its best placement: a bound without any work.
 
     A plain copy that a prefetch may replace can also cost what it costs without one (see `latency`).
     """

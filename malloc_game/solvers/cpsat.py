@@ -10,6 +10,7 @@ from malloc_game.solvers.bound import lower_bound
 from malloc_game.solvers.cpsat_costs import Costs
 from malloc_game.solvers.cpsat_model import Placement
 from malloc_game.solvers.decode import greedy_assignment
+from malloc_game.solvers.neighbourhood import Neighbourhoods
 from malloc_game.solvers.result import Progress, Result, Search
 
 # Copies times starts that the model lists; more get windows, and the bound comes from elsewhere.
@@ -26,13 +27,14 @@ def cpsat(
     window: int | None = None,
     start: Assignment | None = None,
 ) -> Result:
-    """Solve `problem` with one worker.
+    """Solve `problem` with one worker: as a whole if it is small, then stretch by stretch.
 
-    max_iterations: units of CP-SAT's deterministic time, in place of seconds.
+    max_iterations: units of CP-SAT's deterministic time for the whole, then so many stretches; in
+    place of seconds.
     window: most starts that a copy can choose from; by default all, if that is not too many.
     start: a mapping of the game to begin with; by default greedy's.
-    stats: "status" (OPTIMAL, FEASIBLE, ...), "is_exact" (every start can be chosen, so that OPTIMAL
-    means the optimum of all that the game's rules allow), "cpsat_bound".
+    stats: "status" (OPTIMAL: of all that the game's rules allow), "is_exact" (the whole could be
+    tried), "stretches".
     """
     search = Search(problem, seconds, max_iterations, progress)
     hint = greedy_assignment(problem) if start is None else start
@@ -40,29 +42,47 @@ def cpsat(
     relaxed = lower_bound(problem, expressible=True, time_limit=max(1.0, search.remaining / 4))
     placement = Placement(problem, window or _window(problem), hint)
     costs = Costs(placement)
-    add_hint(placement, costs, hint)
+    solution = hint_of(placement, costs, hint)
+    is_exact = placement.is_exact and costs.unit == 1
+    status, own_bound, stretches = "FEASIBLE", None, 0
+    if is_exact:  # small enough to hope for a proof
+        whole = _solve_whole(search, placement, solution, seed)
+        status = whole.status_name(whole.response_proto.status)
+        if whole.response_proto.solution:
+            solution = list(whole.response_proto.solution)
+            own_bound = whole.best_objective_bound
+    if status != "OPTIMAL":
+        near = Neighbourhoods(placement, solution, seed)
+        while search.next_round():
+            value_of = near.improve(search.remaining)
+            if value_of is not None:
+                search.offer(read(placement, value_of))
+        stretches = search.iterations
+    return search.result(
+        bound=max([relaxed.cycles, *([] if own_bound is None else [own_bound])]),
+        status=status,
+        is_exact=is_exact,
+        stretches=stretches,
+    )
+
+
+def _solve_whole(
+    search: Search, placement: Placement, solution: list[int], seed: int
+) -> cp_model.CpSolver:
+    """Solve the whole model, from a known solution, in about half the time that is left."""
+    for number, value in enumerate(solution):
+        placement.cp.add_hint(placement.cp.get_int_var_from_proto_index(number), value)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     # All of CP-SAT's strategies in turn, improvement of the best solution included.
     solver.parameters.interleave_search = True
     solver.parameters.random_seed = seed
-    if max_iterations is None:
-        solver.parameters.max_time_in_seconds = max(0.1, search.remaining)
+    if search.max_iterations is None:
+        solver.parameters.max_time_in_seconds = max(0.1, search.remaining / 2)
     else:
-        solver.parameters.max_deterministic_time = max_iterations
-    status = solver.solve(placement.cp, _Watch(search, placement))
-    is_solved = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-    if is_solved:
-        search.offer(read(placement, solver.value))
-    own_bound = solver.best_objective_bound if placement.is_exact and is_solved else None
-    known = [relaxed.cycles, *([own_bound] if own_bound is not None else [])]
-    return search.result(
-        # Rounding of bandwidth to units could hide a mapping that is better still.
-        bound=max(known) if costs.unit == 1 else relaxed.cycles,
-        status=solver.status_name(status),
-        is_exact=placement.is_exact and costs.unit == 1,
-        cpsat_bound=own_bound,
-    )
+        solver.parameters.max_deterministic_time = search.max_iterations
+    solver.solve(placement.cp, _Watch(search, placement))
+    return solver
 
 
 def _window(problem: Problem) -> int | None:
@@ -112,20 +132,25 @@ def _start(job, value_of) -> int:
     return next(t for t, starts in job.starts.items() if value_of(starts))
 
 
-def add_hint(placement: Placement, costs: Costs, hint: Assignment) -> None:
-    """Suggest `hint` as the first solution: every decision, start, offset and table entry."""
+def hint_of(placement: Placement, costs: Costs, hint: Assignment) -> list[int]:
+    """The solution that a mapping of the game is: the value of every variable, by its number."""
     problem = placement.problem
-    hints: dict[int, tuple[cp_model.IntVar, int]] = {}  # each variable once
+    hints: dict[int, int] = {}  # by number of the variable, each once
 
     def suggest(variable: cp_model.IntVar, value: int) -> None:
-        hints[variable.index] = variable, int(value)
+        hints[variable.index] = int(value)
 
     starts = {(c.value, c.end): c.start for c in hint.copies}
+    ready = {(c.value, c.start): c.end for c in hint.copies}
     for job in placement.jobs:
         start = starts.get((job.value, job.deadline))
         suggest(job.is_made, start is not None)
         for t, starts_then in job.starts.items():
             suggest(starts_then, t == start)
+    for job, first, length, end in placement.spans:
+        start = starts.get((job.value, job.deadline), 0)
+        suggest(first, start)
+        suggest(length, end - start)
     for (t, p), inside in placement.literals.items():
         suggest(inside, hint.in_alternate(t, p))
     for t, (masks, entries) in enumerate(costs.entries):
@@ -136,17 +161,20 @@ def add_hint(placement: Placement, costs: Costs, hint: Assignment) -> None:
     for chunk in hint.chunks:
         chunks[chunk.value].append(chunk)
     for v, offset in placement.value_offsets.items():
-        for chunk in chunks[v]:
-            suggest(offset, chunk.offset // placement.alignment)
+        place = chunks[v][0].offset if chunks[v] else 0
+        suggest(offset, place // placement.alignment)
     for v, uses in placement.uses.items():
         for use in uses:
-            here = [c for c in chunks[v] if c.start <= use.time < c.end][-1:]
-            for chunk in here:
-                suggest(use.offset, chunk.offset // placement.alignment)
+            here = [c for c in chunks[v] if ready[v, c.start] <= use.time < c.end]
+            suggest(use.offset, here[0].offset // placement.alignment if here else 0)
             if use.stays is not None:
                 suggest(use.stays, bool(here) and here[0].end > use.time + 1)
-    for variable, value in hints.values():
-        placement.cp.add_hint(variable, value)
+    started, backlog = costs.queue_of(hints)
+    for variables, values in ((costs.started, started), (costs.backlog, backlog)):
+        for variable, value in zip(variables[1:], values[1:], strict=True):
+            suggest(variable, value)
+    fixed = placement.cp.proto.variables  # constants
+    return [hints.get(n, fixed[n].domain[0]) for n in range(len(fixed))]
 
 
 class _Watch(cp_model.CpSolverSolutionCallback):

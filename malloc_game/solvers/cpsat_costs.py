@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ortools.sat.python import cp_model
 
 from malloc_game.problem import MAX_PRICED_POSITIONS
@@ -27,6 +29,8 @@ class Costs:
         # By time: masks that the decisions can choose, and the literal of each (None for the rest).
         self.entries: list[tuple[list[int], list[cp_model.IntVar | None]]] = []
         self.spare: list[tuple[int, list[_Term]]] = []  # by time: idle units
+        self.started: list[cp_model.IntVar] = []  # units before each instruction, and at the end
+        self.backlog: list[cp_model.IntVar] = []
         self.cost: list[_Term] = []
         self.fixed_cost = 0
         for t in range(len(self.problem.instructions)):
@@ -100,6 +104,7 @@ class Costs:
             backlog.append(self.cp.new_int_var(0, total, f"backlog {t}"))
             self.cp.add(started[-1] == started[-2] + new)
             self.cp.add(backlog[-1] >= backlog[-2] + new - fixed - _sum(changes))
+        self.started, self.backlog = started, backlog
         for t, candidates in starting.items():
             # Of those that start together the most urgent goes first.
             candidates.sort(key=lambda j: jobs[j].deadline)
@@ -109,6 +114,19 @@ class Costs:
                 needed = started[t] + _sum([(jobs[i].starts[t], self.units[i]) for i in ahead])
                 done = started[end] - backlog[end]
                 self.cp.add(needed <= done).only_enforce_if(jobs[j].starts[t])
+
+    def queue_of(self, values: Mapping[int, int]) -> tuple[list[int], list[int]]:
+        """`started` and `backlog` where the other variables, by their numbers, have `values`."""
+        new = [0] * len(self.spare)
+        for job, units in zip(self.placement.jobs, self.units, strict=True):
+            for t, is_start in job.starts.items():
+                new[t] += units * values[is_start.index]
+        started, backlog = [0], [0]
+        for more, (fixed, changes) in zip(new, self.spare, strict=True):
+            idle = fixed + sum(change * values[literal.index] for literal, change in changes)
+            started.append(started[-1] + more)
+            backlog.append(max(0, backlog[-1] + more - idle))
+        return started, backlog
 
 
 def _sum(terms: list[_Term]) -> cp_model.LinearExprT:

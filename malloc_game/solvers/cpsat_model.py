@@ -13,6 +13,7 @@ It holds what the game may do, and finds offsets and starts of copies by itself:
 from __future__ import annotations
 
 import dataclasses
+
 from ortools.sat.python import cp_model
 
 from malloc_game.assignment import Assignment
@@ -66,6 +67,8 @@ class Placement:
         self.value_offsets: dict[int, cp_model.IntVar] = {}
         self.literals: dict[tuple[int, int], cp_model.IntVar] = {}  # by (instruction, position)
         self.rectangles: list[tuple[cp_model.IntervalVar, cp_model.IntervalVar, int]] = []
+        # Of each copy: where its chunk starts, its length, and the end that makes that.
+        self.spans: list[tuple[Job, cp_model.IntVar, cp_model.IntVar, int]] = []
         self._add_decisions()
         self._add_exclusions()
         self._add_packing()
@@ -201,6 +204,7 @@ class Placement:
         length = self.cp.new_int_var(0, end, "length")
         self.cp.add(start == job.start())
         self.cp.add(length == end - start)
+        self.spans.append((job, start, length, end))
         return start, length
 
     def _add_rectangle(self, v, start, length, end, is_present, offset) -> None:

@@ -11,7 +11,7 @@ _Term = tuple[int, float]  # number of a variable, its coefficient
 
 
 class LinearProgram:
-    """minimise cost . x over boxes 0 <= x <= upper, with rows `terms <= bound` and `terms == bound`.
+    """Minimise cost . x over 0 <= x <= upper, with rows `terms <= bound` and `terms == bound`.
 
     Every variable has a finite upper bound, which `solve` needs.
     """

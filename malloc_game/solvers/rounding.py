@@ -45,8 +45,8 @@ def rounding(
 ) -> Result:
     """The best of plays that want what the relaxation wants, by thresholds and at random.
 
-    The first batch has a threshold each; later ones draw every decision with its fraction, sharpened
-    or flattened. Begins with greedy.
+    The first batch has a threshold each; later ones draw every decision with its fraction,
+    sharpened or flattened. Begins with greedy.
     """
     search = Search(problem, seconds, max_iterations, progress)
     program = mg.encode(problem)
