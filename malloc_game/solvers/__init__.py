@@ -17,8 +17,8 @@ from malloc_game.problem import Problem
 from malloc_game.solvers.bound import Bound, best_entries, lower_bound
 from malloc_game.solvers.result import Progress, Result, SolverError
 
-# (problem, seconds, seed; by keyword: max_iterations, progress) -> result. With `max_iterations` the
-# same seed gives the same mapping on any machine.
+# (problem, seconds, seed; by keyword: max_iterations, progress) -> result. With `max_iterations`
+# the same seed gives the same mapping on any machine.
 Solver = Callable[..., Result]
 
 # By name: the module and the function in it.

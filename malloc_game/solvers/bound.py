@@ -28,7 +28,7 @@ class Bound:
 def best_entries(problem: Problem) -> float:
     """Cycles if every instruction had its best placement: a bound without any work.
 
-    A plain copy that a prefetch may replace can also cost what it costs without one (see `latency`).
+    A plain copy that a prefetch may replace can cost what it does without one too (see `latency`).
     """
     plain: dict[int, float] = {}
     for value in problem.values:

@@ -213,10 +213,15 @@ class _Builder:
         return any(mask >> p & 1 and positions[p].value == value for p in joint)
 
     def _plain_copies(self, t: int, masks: list, joint: list[int]) -> list[tuple[int, float]]:
-        """(mask, cycles) of entries where a plain copy writes alternate memory by itself."""
+        """(mask, cycles) of entries where a plain copy may write alternate memory by itself."""
+        positions = self.problem.instructions[t].positions
+        # What was cut from the table may be in alternate memory under every mask.
+        unknown = {p.value for i, p in enumerate(positions) if (t, i) in self.x and i not in joint}
         found = []
         for mask in masks:
-            written = [v for v in self._copied_here(t) if self._writes(t, mask, joint, v)]
+            written = [
+                v for v in self._copied_here(t) if v in unknown or self._writes(t, mask, joint, v)
+            ]
             prices = [self.problem.values[v].copy_cycles for v in written]
             moved = self._least_bytes(t, mask, joint) / self.bytes_per_cycle
             prices = [price if price >= 0 else moved for price in prices]
