@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import malloc_game as mg
-from tests.exhaustive import _MAX_DECISIONS, _decisions
+from tests.exhaustive import MAX_DECISIONS, decisions_of
 
 
 def tiny_problem(seed: int, num_instructions: int = 6, memory_share: float = 0.12) -> mg.Problem:
@@ -27,7 +27,7 @@ def tiny_problems(number: int, most_decisions: int = 9, **sizes) -> list[mg.Prob
     seed = 0
     while len(found) < number:
         problem = tiny_problem(seed, **sizes)
-        if 3 <= len(_decisions(problem)) <= min(most_decisions, _MAX_DECISIONS):
+        if 3 <= len(decisions_of(problem)) <= min(most_decisions, MAX_DECISIONS):
             found.append(problem)
         seed += 1
     return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ortools.sat.python import cp_model
 
 from malloc_game.assignment import Assignment, Chunk, Copy
 from malloc_game.problem import Problem
 from malloc_game.solvers.bound import lower_bound
 from malloc_game.solvers.cpsat_costs import Costs
-from malloc_game.solvers.cpsat_model import Placement
+from malloc_game.solvers.cpsat_model import Job, Placement
 from malloc_game.solvers.decode import greedy_assignment
 from malloc_game.solvers.neighbourhood import Neighbourhoods
 from malloc_game.solvers.result import Progress, Result, Search
@@ -96,7 +98,7 @@ def _window(problem: Problem) -> int | None:
     return None if every <= _MAX_STARTS else max(4, _MAX_STARTS // max(1, uses))
 
 
-def read(placement: Placement, value_of) -> Assignment:
+def read(placement: Placement, value_of: Callable[[cp_model.IntVar], int]) -> Assignment:
     """The mapping that a solution stands for; `value_of` gives the value of a variable."""
     problem = placement.problem
     masks = [0] * len(problem.instructions)
@@ -128,7 +130,7 @@ def read(placement: Placement, value_of) -> Assignment:
     return Assignment(tuple(masks), tuple(chunks), tuple(copies), "cpsat")
 
 
-def _start(job, value_of) -> int:
+def _start(job: Job, value_of: Callable[[cp_model.IntVar], int]) -> int:
     return next(t for t, starts in job.starts.items() if value_of(starts))
 
 

@@ -207,7 +207,16 @@ class Placement:
         self.spans.append((job, start, length, end))
         return start, length
 
-    def _add_rectangle(self, v, start, length, end, is_present, offset) -> None:
+    def _add_rectangle(
+        self,
+        v: int,
+        start: cp_model.LinearExprT,
+        length: cp_model.LinearExprT,
+        end: int,
+        is_present: cp_model.IntVar,
+        offset: cp_model.IntVar,
+    ) -> None:
+        """A chunk of value v over logical times [start, end), length = end - start."""
         size = -(-self.problem.values[v].size_bytes // self.alignment)
         time = self.cp.new_optional_interval_var(start, length, end, is_present, "")
         place = self.cp.new_optional_fixed_size_interval_var(offset, size, is_present, "")
