@@ -7,11 +7,11 @@ for which copies, chunks and offsets can be found that pass the checker is the o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import malloc_game as mg
 
-_MAX_DECISIONS = 14
+MAX_DECISIONS = 14
 
 
 def optimum(problem: mg.Problem) -> tuple[float, mg.Assignment]:
@@ -20,8 +20,8 @@ def optimum(problem: mg.Problem) -> tuple[float, mg.Assignment]:
     Over: each computed value in or out of alternate memory; each use of a parameter in the entry in
     or out; one chunk for several uses or separate ones; any start of each copy; any offsets.
     """
-    decisions = _decisions(problem)
-    assert len(decisions) <= _MAX_DECISIONS, f"{len(decisions)} decisions are too many to try"
+    decisions = decisions_of(problem)
+    assert len(decisions) <= MAX_DECISIONS, f"{len(decisions)} decisions are too many to try"
     patterns = []
     for chosen in itertools.product([False, True], repeat=len(decisions)):
         taken = [d for d, is_in in zip(decisions, chosen, strict=True) if is_in]
@@ -40,11 +40,12 @@ def optimum(problem: mg.Problem) -> tuple[float, mg.Assignment]:
 
 
 # A value, and the positions that one decision about it moves.
-_Decision = tuple[int, tuple[tuple[int, int], ...]]
+Decision = tuple[int, tuple[tuple[int, int], ...]]
 
 
-def _decisions(problem: mg.Problem) -> list[_Decision]:
-    found: list[_Decision] = []
+def decisions_of(problem: mg.Problem) -> list[Decision]:
+    """What `optimum` tries in and out of alternate memory."""
+    found: list[Decision] = []
     for v, value in enumerate(problem.values):
         places = problem.positions_of_value[v]
         if not value.may_be_in_alternate or value.is_refused:
@@ -57,7 +58,7 @@ def _decisions(problem: mg.Problem) -> list[_Decision]:
     return found
 
 
-def _cycles(problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision]) -> float:
+def _cycles(problem: mg.Problem, masks: tuple[int, ...], taken: list[Decision]) -> float:
     """Latency of a placement whose copies are never waited for."""
     cycles = sum(
         x.trip_count * problem.instruction_cycles(t, masks[t])
@@ -70,7 +71,7 @@ def _cycles(problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision])
 
 
 def _realise(
-    problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision]
+    problem: mg.Problem, masks: tuple[int, ...], taken: list[Decision]
 ) -> mg.Assignment | None:
     if _is_hopeless(problem, masks, taken):
         return None
@@ -106,7 +107,12 @@ def _realise(
     return None
 
 
-def _in_time(problem, masks, filled, starts) -> tuple[mg.Copy, ...] | None:
+def _in_time(
+    problem: mg.Problem,
+    masks: tuple[int, ...],
+    filled: list[tuple[int, int, int]],
+    starts: Sequence[int],
+) -> tuple[mg.Copy, ...] | None:
     """The copies that fill chunks `(value, first use, end)`; None if one is late."""
     copies = [
         mg.Copy(v, s, t, problem.values[v].size_bytes)
@@ -126,7 +132,7 @@ def _fits_at_all_times(problem: mg.Problem, rectangles: list[tuple[int, int, int
     )
 
 
-def _is_hopeless(problem: mg.Problem, masks: tuple[int, ...], taken: list[_Decision]) -> bool:
+def _is_hopeless(problem: mg.Problem, masks: tuple[int, ...], taken: list[Decision]) -> bool:
     """Whether no copies and offsets can help: what is in use does not fit, or is refused."""
     forbidden = {"not_allowed", "excluded"}
     if any(x.kind in forbidden for x in mg.check(problem, mg.Assignment(masks))):

@@ -1,0 +1,80 @@
+"""Rivals of the agent, and bounds: everything that solves a `Problem` without a compiler.
+
+    from malloc_game.solvers import SOLVERS, lower_bound, solve
+    result = solve("cpsat", problem, seconds=20, seed=0)
+
+Every solver gives an assignment that passes `malloc_game.check`, judged by `malloc_game.latency`.
+Those that play the game or plan with OR-tools are loaded when they are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from malloc_game.problem import Problem
+from malloc_game.solvers.bound import Bound, best_entries, lower_bound
+from malloc_game.solvers.result import Progress, Result, SolverError
+
+# (problem, seconds, seed; by keyword: max_iterations, progress) -> result. With `max_iterations`
+# the same seed gives the same mapping on any machine.
+Solver = Callable[..., Result]
+
+# By name: the module and the function in it.
+SOLVERS: dict[str, tuple[str, str]] = {
+    "greedy": ("random_play", "greedy"),
+    "random": ("random_play", "random_play"),
+    "beam": ("beam", "beam"),
+    "annealing": ("annealing", "annealing"),
+    "evolution": ("evolution", "evolution"),
+    "rounding": ("rounding", "rounding"),
+    "cpsat": ("cpsat", "cpsat"),
+}
+_EXTRA = ("evosax", "ortools")
+
+
+def get_solver(name: str) -> Solver:
+    """The solver of that name (a key of `SOLVERS`).
+
+    Raises:
+      SolverError: there is none, or it needs a package that is not installed.
+    """
+    if name not in SOLVERS:
+        raise SolverError(f"no solver {name!r}; there are {', '.join(SOLVERS)}")
+    module, function = SOLVERS[name]
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
+            raise
+        raise SolverError(
+            f"solver {name!r} needs {package}: install mallocgame[solvers]"
+        ) from error
+
+
+def solve(name: str, problem: Problem, seconds: float, seed: int = 0, **options: Any) -> Result:
+    """Run the solver `name` for about `seconds`; it returns the best mapping that it found.
+
+    options: `max_iterations` (rounds, in place of seconds), `progress` (called with seconds and
+    cycles at every improvement), and the solver's own.
+
+    Raises:
+      SolverError: as `get_solver`.
+    """
+    return get_solver(name)(problem, seconds, seed, **options)
+
+
+__all__ = [
+    "SOLVERS",
+    "Bound",
+    "Progress",
+    "Result",
+    "Solver",
+    "SolverError",
+    "best_entries",
+    "get_solver",
+    "lower_bound",
+    "solve",
+]
