@@ -91,7 +91,10 @@ def _stack(programs: Sequence[Program]) -> Program:
     Raises:
       ProblemError: shapes differ.
     """
-    shapes = [{name: jnp.shape(x) for name, x in vars(program).items()} for program in programs]
+    shapes = [
+        {name: None if x is None else jnp.shape(x) for name, x in vars(program).items()}
+        for program in programs
+    ]
     for i, other in enumerate(shapes):
         for name, shape in other.items():
             if shape != shapes[0][name]:
