@@ -50,13 +50,16 @@ def evolution(
     params = strategy.default_params.replace(std_init=_SPREAD)
     key, init_key = jax.random.split(jax.random.key(seed))
     mean = jnp.where(jnp.asarray(greedy) != DROP, 1.0, -1.0)
-    state = strategy.init(init_key, mean, params)
+    with jax.numpy_rank_promotion("allow"):  # evosax relies on it
+        state = strategy.init(init_key, mean, params)
     while search.next_round():
         key, ask_key, tell_key = jax.random.split(key, 3)
-        population, state = strategy.ask(ask_key, state, params)
+        with jax.numpy_rank_promotion("allow"):
+            population, state = strategy.ask(ask_key, state, params)
         cycles, actions = latencies_of_wanted(program, population > 0)
         fitness = cycles.astype(jnp.float32)  # ranked by the strategy, so its scale is free
-        state, _ = strategy.tell(tell_key, population, fitness, state, params)
+        with jax.numpy_rank_promotion("allow"):
+            state, _ = strategy.tell(tell_key, population, fitness, state, params)
         best = int(jnp.argmin(cycles))
         if int(cycles[best]) < search.best_cycles:
             search.offer(to_assignment(problem, program, actions[best], "evolution"))
