@@ -59,8 +59,8 @@ def resolve_spec(spec: str) -> ProgramSpec:
     if file.endswith(".py") or "/" in file or (colon and Path(file).exists()):
         return _resolve_file(file, function)
     raise WorkloadError(
-        f"no program {spec!r}:{_near(spec, SUITE)} give one of {', '.join(SUITE)}, "
-        "or path/to/file.py:function"
+        f"no program {spec!r}:{_near(spec, SUITE)} give one of {', '.join(list(SUITE)[:5])}, ..."
+        f" ('mallocgame programs' lists all {len(SUITE)}), or path/to/file.py:function"
     )
 
 
