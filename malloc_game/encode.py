@@ -112,9 +112,13 @@ def encode(
     exclusions = [] if rules == MOVES else list_exclusions(problem, decisions)
     max_decisions = bucket(len(decisions) + 1)
     granule = granule_bytes(problem, num_granules)
+    over_time = _instruction_columns(
+        problem, decisions, max_decisions, shares=2 if rules == MOVES else 1
+    )
+    default = max(1, int(over_time["default_cycles"]))
     columns = (
-        _instruction_columns(problem, decisions, max_decisions, shares=2 if rules == MOVES else 1)
-        | _decision_columns(problem, decisions, max_decisions, granule)
+        over_time
+        | _decision_columns(problem, decisions, max_decisions, granule, default)
         | _effect_columns(decisions, max_decisions)
         | _exclusion_columns(exclusions)
     )
@@ -158,18 +162,18 @@ def _instruction_columns(
 
 
 def _decision_columns(
-    problem: Problem, decisions: list[Decision], length: int, granule: int
+    problem: Problem, decisions: list[Decision], length: int, granule: int, default: int
 ) -> dict[str, np.ndarray]:
-    """Everything over D but the effects."""
+    """Everything over D but the effects. default: cycles with everything in default memory."""
     max_times = bucket(len(problem.instructions) + 1)
-    default = max(1, default_cycles(problem))
     values = [problem.values[d.value] for d in decisions]
     write_backs = [0 if d.is_parameter else _write_back(problem, d.value) for d in decisions]
     # A use in the middle of a value's life only gives its write-back back, when it is evicted.
     charged = [0 if d.is_use else w for d, w in zip(decisions, write_backs, strict=True)]
     gains = [_static_gain(problem, d) - c for d, c in zip(decisions, charged, strict=True)]
     reserved = [math.ceil(i.reserved_bytes / granule) for i in problem.instructions]
-    inside = [max(reserved[d.time : d.end], default=0) for d in decisions]
+    reserves = any(reserved)  # mostly not, and then there is nothing to look through
+    inside = [max(reserved[d.time : d.end], default=0) if reserves else 0 for d in decisions]
     # What instructions between two decisions reserve counts until the second of them.
     asked = [0, *(d.asked_at for d in decisions)]
     before = [max(reserved[a:b], default=0) for a, b in itertools.pairwise(asked)]
@@ -246,11 +250,4 @@ def _static_gain(problem: Problem, decision: Decision) -> int:
         problem.instructions[t].trip_count
         * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, bits))
         for t, bits in decision.effects.items()
-    )
-
-
-def default_cycles(problem: Problem) -> int:
-    """Latency with everything in default memory, in cycles."""
-    return sum(
-        i.trip_count * problem.instruction_cycles(t, 0) for t, i in enumerate(problem.instructions)
     )
