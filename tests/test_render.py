@@ -103,8 +103,9 @@ def test_a_picture_too_small_is_refused(problem, assignment):
         mg.render_text(problem, assignment, width=30)
 
 
-def test_an_image_has_the_size_asked_for_and_shows_the_mapping(problem, assignment):
+def test_an_image_has_the_size_asked_for_and_shows_the_mapping(problem, assignment, monkeypatch):
     pytest.importorskip("matplotlib")
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # another test's
     image = mg.render_image(problem, assignment, size=(640, 480))
     assert image.shape == (480, 640, 3) and image.dtype == np.uint8
     empty = mg.render_image(problem, mg.all_default(problem), size=(640, 480))
