@@ -8,7 +8,6 @@ prediction says is fixed before the compile that it is compared with.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +16,16 @@ from scipy import stats
 
 import malloc_game as mg
 from malloc_game import Assignment, Problem
-from workloads.calibrate import RandomGames, calibrate
+from workloads.calibrate import RandomGames
 from workloads.compile import CompilerSession
-from workloads.correct import correct
 from workloads.costs import CostStore
 from workloads.errors import CompileError, CompilerKilled
-from workloads.extract import Extraction, extract_session
+from workloads.extract import Extraction
+from workloads.learning import NUM_COMPILES, learn_costs
 from workloads.placement import placer_of
 from workloads.verify import EXACT, RELAXED, Verification, verify
 
 NUM_RANDOM = 10
-NUM_COMPILES = 12  # extraction, calibration and the correction loop together
-_KEPT_FOR_CORRECTION = 4
 # The random games of a measurement are drawn with other keys than those of a calibration.
 _FRESH = 1_000_003
 _NUM_WORST = 5
@@ -125,31 +122,21 @@ def measure(
     Raises:
       WorkloadError: the program or target cannot be used. CompileError: the compiler failed.
     """
-    began = time.monotonic()
     with CompilerSession(program, target, timeout=timeout) as session:
-        found = extract_session(session, progress, CostStore())
+        learned = learn_costs(
+            session, compiles=compiles, seed=seed, store=CostStore(), progress=progress
+        )
+        found, last = learned.found, learned.correction.final
         extraction = found.extraction
         default = Sample(
             "xla_default",
-            mg.latency(extraction.problem, found.xla_default).cycles,
+            learned.xla_default_predicted,
             found.xla_default_latency.cycles,
             1.0, "default", 0, found.xla_default_latency.wait_cycles,
         )  # fmt: skip
-        calibration = calibrate(
-            session,
-            extraction,
-            compiles=max(compiles - _KEPT_FOR_CORRECTION, 2),
-            seed=seed,
-            progress=progress,
-        )
-        rounds = max(compiles - 2 - len(calibration.steps), 1)
-        correction = correct(session, extraction, _greedy, rounds=rounds, progress=progress)
         final = None
-        if correction.final is not None:
-            final = _sample(correction.final.assignment.source, correction.final.predicted,
-                            correction.final.verification)  # fmt: skip
-        spent = 2 + len(calibration.steps) + len(correction.rounds)
-        seconds = time.monotonic() - began
+        if last is not None:
+            final = _sample(last.assignment.source, last.predicted, last.verification)
         random, worst = _random(session, extraction, num_random, seed, progress)
         problem = extraction.problem
         program_ = mg.encode(problem)
@@ -166,17 +153,12 @@ def measure(
             xla_default=default,
             final=final,
             random=random,
-            compiles=spent,
+            compiles=learned.compiles,
             checks=found.num_checks,
-            deviation=calibration.deviation,
-            seconds=seconds,
+            deviation=learned.calibration.deviation,
+            seconds=learned.seconds,
             worst=worst,
         )
-
-
-def _greedy(problem: Problem) -> Assignment:
-    state, _ = mg.greedy(mg.encode(problem))
-    return mg.to_assignment(problem, state, "greedy")
 
 
 def _sample(source: str, predicted: float, found: Verification | None) -> Sample:

@@ -1,0 +1,184 @@
+"""The suite's problems as data: extracted once by the compiler, shipped, usable without it.
+
+`workloads/data` holds one problem file for each pair of a program and a target, with XLA's default
+mapping in it, and an index that says of each pair what was measured. `build` makes one anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import malloc_game as mg
+from malloc_game import Assignment, Problem
+from malloc_game.fileio import from_json, read_json, to_json, write_json
+from malloc_game.solvers import lower_bound
+from workloads.all_default import all_default_options
+from workloads.compile import CompilerSession
+from workloads.costs import CostStore
+from workloads.errors import WorkloadError
+from workloads.learning import NUM_COMPILES, learn_costs
+from workloads.suite import suite
+
+DATA = Path(__file__).parent / "data"
+INDEX_VERSION = 1
+# A pair is contended if a mapping might be this share faster than XLA's default.
+CONTENDED = 0.01
+# Seconds of linear programming for one bound; after them it is that of `best_entries`.
+BOUND_SECONDS = 600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A program of the suite on a target. Latencies are in cycles."""
+
+    program: str
+    family: str
+    split: str
+    target: str
+    decisions: int
+    contended: bool  # headroom is at least `CONTENDED`
+    headroom: float  # (XLA's default - bound) / XLA's default, both predicted
+    xla_default: float  # predicted, with the costs that the problem file has
+    xla_default_compiled: float
+    all_default: float  # predicted: everything in default memory
+    bound: float  # proven: no mapping is predicted to be faster
+    instructions: int
+    values: int
+    sha256: str  # of the problem file
+
+    @property
+    def name(self) -> str:
+        """`program-target`, which is also the problem file's name without its suffix."""
+        return f"{self.program}-{self.target}"
+
+    def path(self, directory: Path = DATA) -> Path:
+        """The pair's problem file."""
+        return directory / f"{self.name}.json.gz"
+
+    def load(self, directory: Path = DATA) -> tuple[Problem, Assignment]:
+        """The pair's problem, and XLA's default mapping of it.
+
+        Raises: WorkloadError: the file is not the one that the index speaks of.
+        """
+        path = self.path(directory)
+        if not path.is_file() or _sha256(path) != self.sha256:
+            what = "differs from its index" if path.is_file() else "is missing"
+            raise WorkloadError(f"{path} {what}; run `make suite` or restore the file")
+        problem = mg.load_problem(path)
+        reference = mg.load_reference(path, problem)
+        assert reference is not None
+        return problem, reference
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_index(directory: Path = DATA) -> tuple[Pair, ...]:
+    """All pairs that a directory holds, in the suite's order.
+
+    Raises: WorkloadError: the index is missing or damaged.
+    """
+    path = directory / "index.json"
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("index_version") != INDEX_VERSION:
+            raise WorkloadError(f"{path}: not an index of version {INDEX_VERSION}")
+        return from_json(tuple[Pair, ...], content.get("pairs"), "pairs")
+    except mg.MallocGameError as error:
+        raise WorkloadError(f"{path}: {error}; run `make suite` or restore the file") from error
+
+
+@functools.cache
+def pairs() -> tuple[Pair, ...]:
+    """The pairs that ship with this release."""
+    return load_index()
+
+
+def write_index(found: list[Pair], directory: Path = DATA) -> None:
+    """Write the index, in the suite's order of programs and each program's of targets."""
+    order = {name: i for i, name in enumerate(suite())}
+    targets = {name: i for i, name in enumerate(mg.TARGETS)}
+    found = sorted(found, key=lambda p: (order.get(p.program, len(order)), targets[p.target]))
+    content = {"index_version": INDEX_VERSION, "pairs": [to_json(p) for p in found]}
+    write_json(directory / "index.json", content)
+
+
+def build(
+    program: str,
+    target: str,
+    directory: Path = DATA,
+    *,
+    compiles: int = NUM_COMPILES,
+    timeout: float = 600.0,
+    progress: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Extract a program, learn its costs, and write its problem file.
+
+    Costs that other programs taught are not used, so that the file depends on nothing else.
+
+    Raises:
+      WorkloadError: the program or target cannot be used. CompileError: the compiler failed.
+    """
+    began = time.monotonic()
+    with CompilerSession(program, target, timeout=timeout) as session:
+        learned = learn_costs(session, compiles=compiles, store=CostStore(), progress=progress)
+        options = all_default_options(session)
+    found = learned.found
+    problem = found.extraction.problem
+    progress("computing the bound")
+    bound = lower_bound(problem, time_limit=BOUND_SECONDS)
+    provenance = {
+        **problem.provenance,
+        "options": options,
+        "hlo_sha256": hashlib.sha256(found.all_default.hlo).hexdigest(),
+        "compiles": learned.compiles,
+        "checks": found.num_checks,
+        "deviation": learned.calibration.deviation,
+        "xla_default_compiled_cycles": found.xla_default_latency.cycles,
+        "all_default_compiled_cycles": found.all_default_latency.cycles,
+        "bound_cycles": bound.cycles,
+        "bound_is_relaxed": bound.relaxed_cycles is not None,
+        "bound_seconds": round(bound.seconds, 1),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    problem = problem.replace(provenance=provenance)
+    directory.mkdir(parents=True, exist_ok=True)
+    mg.save_problem(problem, directory / f"{program}-{target}.json.gz", found.xla_default)
+
+
+def describe(path: Path) -> Pair:
+    """The index's entry for a problem file that `build` wrote.
+
+    Raises: WorkloadError: it was not written by `build`, or its program is not of the suite.
+    """
+    problem = mg.load_problem(path)
+    reference = mg.load_reference(path, problem)
+    provenance = problem.provenance
+    entry = suite().get(provenance.get("program", ""))
+    if entry is None or reference is None or "bound_cycles" not in provenance:
+        raise WorkloadError(f"{path}: not a problem file of the suite; move it elsewhere")
+    default = mg.latency(problem, reference).cycles
+    bound = provenance["bound_cycles"]
+    headroom = max(0.0, 1.0 - bound / default)
+    return Pair(
+        program=entry.program,
+        family=entry.family,
+        split=entry.split,
+        target=problem.target.name,
+        decisions=int(mg.encode(problem).num_decisions),
+        contended=headroom >= CONTENDED,
+        headroom=round(headroom, 6),
+        xla_default=default,
+        xla_default_compiled=provenance["xla_default_compiled_cycles"],
+        all_default=mg.latency(problem, mg.all_default(problem)).cycles,
+        bound=bound,
+        instructions=len(problem.instructions),
+        values=len(problem.values),
+        sha256=_sha256(path),
+    )
