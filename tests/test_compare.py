@@ -56,6 +56,7 @@ NO_ROOM = "Out of alternate memory / spatial placement conflict (requested sched
         ("The value defined at sort.8 {1} requires allocation in the alternate", "sort.8{1}"),
         ("The value defined at sort.8 requires allocation in the alternate memory", "sort.8{0}"),
         ("MSA strict timing override unsatisfied for instruction 'op.2' operand 0: ... (0)", "w"),
+        ("The value defined at op.1 requires allocation in the alternate memory", "y"),
         ("The value defined at nothing requires allocation in the alternate memory", None),
         ("RESOURCE_EXHAUSTED: of the usual kind", None),
     ],

@@ -75,6 +75,18 @@ def test_thousands_of_values_make_thousands_of_overrides_each_named_once():
         assert ("pin_in_alternate" in line) == (v % 2 == 0) == ("keep_in_default" not in line)
 
 
+def test_in_place_updates_of_a_pinned_value_are_pinned_too_outside_loops():
+    # dlrm on tpu7x: with the first pin alone, the compiler evicted the value between two updates.
+    problem = toy("""
+        cycles           9   9   9
+        trips            1   1   4*
+        op.0  4  temp    D   D   D
+    """)
+    text = overrides(problem, Assignment((1, 1, 1), (Chunk(0, 0, 4 * KIB, 0, 3),)))
+    assert [pattern for pattern, _ in _patterns(text)] == ["^op\\.0$", "^op\\.1$"]
+    assert text.count("pin_in_alternate_memory") == 2
+
+
 # -- what a loop carries ---------------------------------------------------------------------
 
 LOOP = toy("""

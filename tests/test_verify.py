@@ -79,29 +79,46 @@ def _lines(options, action):
     return [row.split('"^')[1].split('$"')[0].replace("\\\\", "") for row in rows]
 
 
+def _pinned(options):
+    """Names of pinned values; the toy's instructions, which define them, are `op.<n>`."""
+    return [n for n in _lines(options, "pin_in") if not n.startswith("op.")]
+
+
 def test_what_passes_is_compiled_as_it_is(ask):
     (options,), asked = ask(inside("w", "x"), lambda options: None, EXACT)
     assert asked == [options]
     text = overrides(PROBLEM, inside("w", "x"))
     assert options == {**EXACT_OPTIONS, OVERRIDES_OPTION: text}
-    assert _lines(options, "pin_in") == ["x"] and _lines(options, "strict") == ["op.2"]
+    assert _pinned(options) == ["x"] and _lines(options, "strict") == ["op.2"]
 
 
 def test_the_order_of_placement_comes_before_any_repair(ask):
     refuses = lambda options: None if SORT_ORDER_OPTION in options else "no room"  # noqa: E731
     (options,), asked = ask(inside("x", "y"), refuses, EXACT)
-    assert len(asked) == 2 and _lines(options, "pin_in") == ["x", "y"]
+    assert len(asked) == 2 and _pinned(options) == ["x", "y"]
 
 
 def test_a_prefetch_that_is_taken_back_is_asked_for_with_no_prefetch_taken_back(ask):
     message = "MSA strict timing override unsatisfied ... scheduled prefetch time (0)"
     refuses = lambda options: None if KEEP_PREFETCHES.items() <= options.items() else message  # noqa: E731
     (options,), asked = ask(inside("w", "x"), refuses, EXACT)
-    assert _lines(options, "pin_in") == ["x"] and _lines(options, "strict") == ["op.2"]
+    assert _pinned(options) == ["x"] and _lines(options, "strict") == ["op.2"]
     assert all(KEEP_PREFETCHES.items().isdisjoint(each.items()) for each in asked[:2])
     # It makes the compiler prefetch poorly elsewhere: other refusals are repaired without it.
     passed, asked = ask(inside("w", "x"), lambda options: _refused("x"), EXACT)
     assert passed == [] and all(KEEP_PREFETCHES.keys().isdisjoint(each) for each in asked)
+
+
+def test_a_lost_prefetch_is_not_forgotten_over_a_refusal_of_another_kind(ask):
+    lost = "MSA strict timing override unsatisfied ... scheduled prefetch time (0)"
+
+    def refuses(options):
+        if not KEEP_PREFETCHES.items() <= options.items():
+            return lost
+        return None if SORT_ORDER_OPTION in options else "spatial placement conflict"
+
+    (options,), asked = ask(inside("w", "x"), refuses, EXACT)
+    assert len(asked) == 4 and _lines(options, "strict") == ["op.2"]
 
 
 def _refused(name):
@@ -109,15 +126,15 @@ def _refused(name):
 
 
 def test_what_is_refused_by_name_is_permitted_and_the_rest_still_demanded(ask):
-    refuses = lambda options: _refused("x") if "x" in _lines(options, "pin_in") else None  # noqa: E731
+    refuses = lambda options: _refused("x") if "x" in _pinned(options) else None  # noqa: E731
     (options,), _ = ask(inside("x", "y"), refuses, EXACT)
-    assert _lines(options, "pin_in") == ["y"] and "x" not in _lines(options, "keep_in")
+    assert _pinned(options) == ["y"] and "x" not in _lines(options, "keep_in")
 
 
 def test_what_is_refused_again_is_kept_in_default_memory(ask):
     refuses = lambda options: None if "x" in _lines(options, "keep_in") else _refused("x")  # noqa: E731
     (options,), _ = ask(inside("x", "y"), refuses, EXACT)
-    assert _lines(options, "pin_in") == ["y"] and "x" in _lines(options, "keep_in")
+    assert _pinned(options) == ["y"] and "x" in _lines(options, "keep_in")
 
 
 def test_a_refusal_without_a_name_leads_to_the_next_mode(ask):

@@ -190,7 +190,10 @@ def _overrides(
             # and a live-out, whose last use needs default memory and contradicts a pin.
             is_free = value.copied_at >= 0 or value.is_live_out or v in permitted
             if pin and not is_free:
-                yield _override(position_matcher(value.name), "pin_in_alternate_memory {}")
+                # In-place updates too: between two of them the compiler may evict the value, and
+                # prefetch it again, when the pin is on the first definition alone.
+                for name in definitions(problem, v):
+                    yield _override(position_matcher(name), "pin_in_alternate_memory {}")
             continue
         asked: set[int] = set()
         for t, p in places:

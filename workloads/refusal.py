@@ -36,4 +36,9 @@ def refused_value(problem: Problem, message: str) -> int | None:
         first = value.name.rstrip("'")
         if first == name + index_text(index) or (not index and first.startswith(name + "{")):
             return v
+    for instruction in problem.instructions:  # an in-place update of a value
+        if instruction.name == name:
+            for position in instruction.positions:
+                if position.is_output and position.index in (index, ()):
+                    return position.value
     return None

@@ -90,14 +90,16 @@ def _accepted_options(
             permitted=permitted,
         )
         options = {**mode.options, OVERRIDES_OPTION: text}
+        lost_a_prefetch = False
         for kept, ordered in itertools.product(({}, KEEP_PREFETCHES), (False, True)):
-            if (ordered and not can_order) or (kept and not is_prefetch(str(refusal))):
+            if (ordered and not can_order) or (kept and not lost_a_prefetch):
                 continue
             tried = {**options, **(order() if ordered else {}), **kept}
             try:
                 return tried, len(permitted) + len(dropped), placer.place(tried)
             except OverrideError as error:
                 refusal = error
+                lost_a_prefetch |= is_prefetch(str(error))
         value = refused_value(problem, str(refusal))
         if value is None or value in dropped:
             raise refusal
