@@ -138,10 +138,22 @@ def test_a_use_is_not_named_where_that_would_name_what_is_written_in_place():
     assert _kept_uses(problem, (0,) * 3) == [("2", "0")]
 
 
-def test_a_parameter_is_one_value_inside_loops_as_well():
+def test_a_parameter_is_kept_for_its_uses_in_loops_and_after_them_too():
+    # sinkhorn on v5e: the compiler prefetched a parameter for its loop though it was kept.
     problem = toy("""
         cycles           9   9   9
         trips            1   4*  1
         w     4  param   u   u   u
     """)
-    assert _kept_uses(problem, (0,) * 3) == []
+    assert _kept_uses(problem, (0,) * 3) == [("1", "0"), ("2", "0")]
+
+
+def test_what_a_loop_makes_anew_for_a_value_that_it_carries_is_kept_by_its_own_name():
+    problem = toy("""
+        cycles           9   9   9   9
+        trips            1   4*  4*  1
+        op.0  4  temp    D   u   D   u
+    """)
+    text = overrides(problem, Assignment((0,) * 4))
+    assert ("^op\\.2$", " ") in _patterns(text)
+    assert "op\\\\.2" not in overrides(problem, Assignment((1,) * 4))

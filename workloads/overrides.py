@@ -54,8 +54,8 @@ def _override(where: str, action: str) -> str:
 def definitions(problem: Problem, value: int) -> list[str]:
     """Names of the arrays that define a value: its first one, then in-place updates in the entry.
 
-    What a loop body writes back into a carried value is left out: naming it aborts the compiler,
-    and the carry follows the value that starts the chain.
+    What a loop body makes of a carried value is left out (see `_made_in_loops`): a pin on the value
+    that starts the chain holds for the carry.
     """
     names = {problem.values[value].name.rstrip("'"): None}
     for t, p in problem.positions_of_value[value]:
@@ -66,19 +66,40 @@ def definitions(problem: Problem, value: int) -> list[str]:
     return list(names)
 
 
+def _made_in_loops(problem: Problem, value: int) -> Iterator[str]:
+    """Names of the arrays that loop bodies make anew for a value that they carry.
+
+    The compiler may have them in alternate memory, and evict them at the end of the body. Naming
+    one that is written in place, where the body also reads the value, aborts the compiler.
+    """
+    if problem.values[value].is_parameter:
+        return
+    for t, p in problem.positions_of_value[value]:
+        instruction = problem.instructions[t]
+        made = instruction.positions[p]
+        if made.is_output and not instruction.in_entry:
+            is_in_place = any(x.value == value and not x.is_output for x in instruction.positions)
+            name = instruction.name + index_text(made.index)
+            if not is_in_place and name != problem.values[value].name:
+                yield name
+
+
 def keep(value_name: str) -> str:
     """The override that keeps the value of this name (`fusion.3{0}`) in default memory."""
     return _override(position_matcher(value_name), "keep_in_default_memory {}")
 
 
 def _keep_across_loops(problem: Problem, assignment: Assignment, value: int) -> Iterator[str]:
-    """Overrides for the uses of a computed value in default memory that a loop carries.
+    """Overrides for the uses of a value in default memory that a loop carries.
 
     What a loop body works on and what comes out of it are values of their own to the compiler: they
     may be prefetched for such a use though what went in is kept.
     """
     places = problem.positions_of_value[value]
-    home = set(problem.instructions[places[0][0]].loops)
+    if not places:
+        return
+    is_parameter = problem.values[value].is_parameter
+    home = set() if is_parameter else set(problem.instructions[places[0][0]].loops)
     passed = set(home)
     for t, p in places:
         instruction = problem.instructions[t]
@@ -182,8 +203,9 @@ def _overrides(
         if not inside and v not in sources:
             for name in definitions(problem, v):
                 yield keep(name)
-            if not value.is_parameter:
-                yield from _keep_across_loops(problem, assignment, v)
+            for name in _made_in_loops(problem, v):
+                yield keep(name)
+            yield from _keep_across_loops(problem, assignment, v)
             continue
         if not value.is_parameter:
             # Only permitted: a copy that is to become a prefetch, since XLA replaces it by itself,

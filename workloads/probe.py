@@ -9,7 +9,7 @@ when nothing else is in its way is refused for good.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +30,12 @@ if TYPE_CHECKING:  # an extraction is probed as soon as it is made
     from workloads.extract import Extraction
 
 _LABEL = "probe-3"
+_LABEL_AFTER_LOOPS = "probe-after-loops-1"
 _MAX_MAPPINGS = 12
 # Without the fast check every mapping is a full compile, which at least teaches costs as well.
 _MAX_SLOW_MAPPINGS = 2
 _MAX_REFUSALS = 64
+_MAX_AFTER_LOOPS = 16
 
 
 def probe(
@@ -56,6 +58,15 @@ def probe(
         ]
         known = {"values": names, "uses": uses, "checks": prober.checks}
         session.remember(_LABEL, known)
+    after_loops = session.remembered(_LABEL_AFTER_LOOPS)
+    if after_loops is None:
+        after_loops = _probe_after_loops(placer_of(session), extraction.problem)
+        session.remember(_LABEL_AFTER_LOOPS, after_loops)
+    known = {
+        "values": known["values"],
+        "uses": known["uses"] + after_loops["uses"],
+        "checks": known["checks"] + after_loops["checks"],
+    }
     values = {value.name: v for v, value in enumerate(extraction.problem.values)}
     times = {i.name: t for t, i in enumerate(extraction.problem.instructions)}
     extraction.refuse(
@@ -68,6 +79,52 @@ def probe(
         f" {len(known['values'])} values and {len(known['uses'])} uses of parameters"
     )
     return known["checks"]
+
+
+def _probe_after_loops(placer: Placer, problem: Problem) -> dict[str, Any]:
+    """Uses of parameters after a loop that carries them, where their prefetch is refused.
+
+    To the compiler such a use is of what comes out of the loop: no copy can start before its end,
+    and where little is between that and the use, none can be asked for.
+    """
+    uses, checks = [], 0
+    program = mg.encode(problem)
+    decided = np.asarray(program.decision_time), np.asarray(program.decision_value)
+    for time, value in _uses_after_loops(problem)[:_MAX_AFTER_LOOPS]:
+        wanted = (decided[0] == time) & (decided[1] == value)
+        state, _ = follow_wanted(program, jnp.asarray(wanted))
+        asked = mg.to_assignment(problem, state, "probe")
+        if not asked.copies or not placer.is_fast:
+            continue
+        text = overrides(problem, asked)
+        checks += 1
+        try:
+            placer.place({**EXACT_OPTIONS, **KEEP_PREFETCHES, OVERRIDES_OPTION: text})
+        except OverrideError as error:
+            if refused_value(problem, str(error)) == value:
+                uses.append([problem.instructions[time].name, problem.values[value].name])
+        except (CompilerKilled, CompileTimeout):
+            raise
+        except CompileError:
+            continue
+    return {"uses": uses, "checks": checks}
+
+
+def _uses_after_loops(problem: Problem) -> list[tuple[int, int]]:
+    """(time, value) of the entry's uses of parameters that come after uses in a loop."""
+    found = []
+    for v, value in enumerate(problem.values):
+        if not (value.is_parameter and value.may_be_in_alternate):
+            continue
+        is_carried = False
+        for t, p in problem.positions_of_value[v]:
+            instruction = problem.instructions[t]
+            is_use = not instruction.positions[p].is_output
+            if not instruction.in_entry:
+                is_carried = True
+            elif is_carried and is_use and (t, v) not in found:
+                found.append((t, v))
+    return found
 
 
 class _Prober:
