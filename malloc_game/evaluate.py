@@ -30,12 +30,13 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     All copies run through the simulator's queues, evictions included. A live-out that is produced
     in alternate memory without any eviction costs the problem's `write_back_cycles` instead. A copy
     inside a loop is awaited as often as the loop runs, but moves its bytes once, as in XLA. A plain
-    copy of a parameter into alternate memory (see `Value`) is free if a prefetch takes its place.
+    copy of a parameter into alternate memory (see `Value`) is free if a prefetch, or slices of one,
+    bring the whole value in its place.
     """
     timeline = Timeline(problem.target.default_bytes_per_cycle)
     events = _copy_events(assignment)
     evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
-    prefetched = {c.value for c in assignment.copies if c.direction == PREFETCH}
+    prefetched = _prefetched(problem, assignment)
     copies = {v.copied_at for v in problem.values}
     written_back = set()
     for t, instruction in enumerate(problem.instructions):
@@ -51,6 +52,15 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     _play(timeline, events.get(len(problem.instructions), ()))
     write_back = sum(problem.values[v].write_back_cycles for v in written_back)
     return Latency(timeline.elapsed - timeline.waited, timeline.waited, float(write_back))
+
+
+def _prefetched(problem: Problem, assignment: Assignment) -> set[int]:
+    """Values that prefetches bring as a whole, in one piece or in slices."""
+    brought: dict[int, int] = {}
+    for copy in assignment.copies:
+        if copy.direction == PREFETCH:
+            brought[copy.value] = brought.get(copy.value, 0) + copy.size
+    return {v for v, size in brought.items() if size >= problem.values[v].size_bytes}
 
 
 def _copy_cycles(

@@ -352,3 +352,22 @@ def test_an_eviction_of_a_live_out_takes_the_place_of_its_write_back():
     assert (judged.write_back_cycles, judged.wait_cycles) == (0, 0)
     assert check(problem, inside, expressible=False) == []
     assert check(problem, evicted, expressible=False) == []
+
+
+def test_a_plain_copy_is_free_only_if_prefetches_bring_the_whole_value():
+    problem = toy("""
+        cycles             9   9   9   9
+        k  4  copied:1     -   D8  .   u1
+    """)
+    problem = problem.replace(values=(dataclasses.replace(problem.values[0], copy_cycles=7),))
+
+    def cycles(*sizes):
+        offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+        copies = tuple(
+            Copy(0, 0, 3, size, value_offset=at) for size, at in zip(sizes, offsets, strict=True)
+        )
+        chunk = Chunk(0, 0, 4 * KIB, 0, 4)
+        return mg.latency(problem, mg.Assignment((0, 1, 0, 1), (chunk,), copies)).cycles
+
+    assert cycles(4 * KIB) == cycles(KIB, 3 * KIB) == 9 + 1 + 9 + 8
+    assert cycles(KIB) == cycles(KIB, 2 * KIB) == 9 + 7 + 9 + 8

@@ -23,7 +23,7 @@ def test_no_split_is_thin():
     assert min(splits.count(split) for split in SPLITS) >= 6
 
 
-GOOD = {"families": {"f": {"split": "train", "programs": ["a"]}}}
+GOOD = {"families": {"f": {"split": "train", "programs": {"a": ["v4"]}}}}
 
 
 def changed(**fields):
@@ -34,9 +34,16 @@ BAD = {
     "not JSON": ("{", "not a suite file"),
     "a list": ("[]", "need one object 'families'"),
     "another split": (json.dumps(changed(split="dev")), "is 'dev'; need one of train"),
-    "no programs": (json.dumps(changed(programs=[])), "needs a list of programs"),
-    "unknown": (json.dumps(changed(programs=["a", "c"])), "'c' of family 'f' is no program"),
-    "twice": (json.dumps(changed(programs=["a", "a"])), "'a' is in 'f' and 'f'"),
+    "no programs": (json.dumps(changed(programs={})), "needs programs, each with its targets"),
+    "a list of programs": (json.dumps(changed(programs=["a"])), "needs programs, each with"),
+    "unknown": (json.dumps(changed(programs={"a": [], "c": []})), "'c' of family 'f' is no"),
+    "twice": (
+        json.dumps({"families": {"f": GOOD["families"]["f"], "g": GOOD["families"]["f"]}}),
+        "'a' is in 'f' and 'g'",
+    ),
+    "another target": (json.dumps(changed(programs={"a": ["v3"]})), 'of .a. are \\["v3"\\]'),
+    "a target twice": (json.dumps(changed(programs={"a": ["v4", "v4"]})), "each once"),
+    "no targets": (json.dumps(changed(programs={"a": None})), "of .a. are null"),
     "another field": (json.dumps(changed(weight=1)), "needs 'split' and 'programs', no more"),
     "missing": (json.dumps(GOOD), "in no family: b"),
     "a family twice": (json.dumps(GOOD)[:-2] + ', "f": {}}}', "'f' is there twice"),
@@ -55,4 +62,4 @@ def test_a_bad_suite_file_is_refused_by_name(tmp_path, what):
 def test_a_good_suite_file_is_read(tmp_path):
     (tmp_path / "suite.json").write_text(json.dumps(GOOD))
     (entry,) = load_suite(tmp_path / "suite.json", ("a",))
-    assert (entry.program, entry.family, entry.split) == ("a", "f", "train")
+    assert (entry.program, entry.family, entry.split, entry.targets) == ("a", "f", "train", ("v4",))

@@ -1,4 +1,4 @@
-"""The suite's split: which family a program belongs to, and what each family may be used for.
+"""The suite's programs: the family each belongs to, what families may be used for, and targets.
 
 The split is by family, so that nothing close to a test program is ever trained on. It is fixed in
 `programs/suite.json`; changing it makes earlier results incomparable.
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from malloc_game import TARGETS
 from workloads.errors import WorkloadError
 from workloads.programs import SUITE
 
@@ -27,6 +28,7 @@ class Entry:
     program: str
     family: str
     split: str  # one of SPLITS
+    targets: tuple[str, ...]  # those for which its problem is in the suite
 
 
 def load_suite(path: Path = SUITE_FILE, programs: Iterable[str] = tuple(SUITE)) -> list[Entry]:
@@ -45,7 +47,7 @@ def load_suite(path: Path = SUITE_FILE, programs: Iterable[str] = tuple(SUITE)) 
         raise WorkloadError(f"{path}: not a suite file ({error})") from error
     families = content.get("families") if isinstance(content, dict) else None
     if not isinstance(families, dict) or len(content) != 1:
-        raise WorkloadError(f"{path}: need one object 'families', family to split and programs")
+        raise WorkloadError(f"{path}: need one object 'families'")
     entries: list[Entry] = []
     for family, fields in families.items():
         if not isinstance(fields, dict) or fields.keys() != {"split", "programs"}:
@@ -55,11 +57,23 @@ def load_suite(path: Path = SUITE_FILE, programs: Iterable[str] = tuple(SUITE)) 
                 f"{path}: the split of family {family!r} is {fields['split']!r};"
                 f" need one of {', '.join(SPLITS)}"
             )
-        if not isinstance(fields["programs"], list) or not fields["programs"]:
-            raise WorkloadError(f"{path}: family {family!r} needs a list of programs")
-        entries += [Entry(program, family, fields["split"]) for program in fields["programs"]]
+        programs_of = fields["programs"]
+        if not isinstance(programs_of, dict) or not programs_of:
+            raise WorkloadError(f"{path}: family {family!r} needs programs, each with its targets")
+        for program, targets in programs_of.items():
+            _check_targets(path, program, targets)
+            entries.append(Entry(program, family, fields["split"], tuple(targets)))
     _check_complete(path, entries, set(programs))
     return entries
+
+
+def _check_targets(path: Path, program: str, targets: Any) -> None:
+    is_list = isinstance(targets, list) and all(isinstance(t, str) for t in targets)
+    if not is_list or not set(targets) <= set(TARGETS) or len(set(targets)) < len(targets):
+        raise WorkloadError(
+            f"{path}: targets of {program!r} are {json.dumps(targets)[:80]};"
+            f" need a list of some of {', '.join(TARGETS)}, each once"
+        )
 
 
 def _check_complete(path: Path, entries: list[Entry], programs: set[str]) -> None:
