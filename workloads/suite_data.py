@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import malloc_game as mg
@@ -18,9 +18,9 @@ from malloc_game import Assignment, Problem
 from malloc_game.fileio import from_json, read_json, to_json, write_json
 from malloc_game.solvers import lower_bound
 from workloads.all_default import all_default_options
-from workloads.compile import CompilerSession
+from workloads.compile import CompilerSession, check_compiler, versions
 from workloads.costs import CostStore
-from workloads.errors import WorkloadError
+from workloads.errors import CompileError, WorkloadError
 from workloads.learning import NUM_COMPILES, learn_costs
 from workloads.suite import suite
 
@@ -182,3 +182,42 @@ def describe(path: Path) -> Pair:
         values=len(problem.values),
         sha256=_sha256(path),
     )
+
+
+def build_all(
+    wanted: Iterable[tuple[str, str]] | None = None,
+    directory: Path = DATA,
+    *,
+    timeout: float = 600.0,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, str]:
+    """Build the problem files of pairs (program, target) that are missing, then the index.
+
+    wanted: by default all pairs of `suite.json`. A file made by the installed compiler is not made
+    again, so that a stopped run goes on where it was. Returns the reasons of pairs that failed.
+
+    Raises:
+      CompilerUnavailable: there is no compiler. WorkloadError: an unknown program or target.
+    """
+    check_compiler()
+    if wanted is None:
+        wanted = [(e.program, target) for e in suite().values() for target in e.targets]
+    failures: dict[str, str] = {}
+    for program, target in wanted:
+        path = directory / f"{program}-{target}.json.gz"
+        if path.is_file() and mg.load_problem(path).provenance.get("versions") == versions():
+            continue
+        name = f"{program} on {target}"
+        progress(name)
+        try:
+            build(program, target, directory, timeout=timeout, progress=progress)
+        except CompileError as error:
+            failures[name] = str(error)
+            progress(f"{name} failed: {error}")
+    index_all(directory)
+    return failures
+
+
+def index_all(directory: Path = DATA) -> None:
+    """Write the index of all problem files of a directory."""
+    write_index([describe(path) for path in sorted(directory.glob("*.json.gz"))], directory)
