@@ -15,7 +15,7 @@ from workloads.costs import CostStore
 from workloads.extract import Extracted, extract_session
 
 NUM_COMPILES = 12  # extraction, calibration and the correction loop together
-_KEPT_FOR_CORRECTION = 4
+_FOR_CORRECTION = 1 / 3  # of the compiles, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def learn_costs(
     calibration = calibrate(
         session,
         extraction,
-        compiles=max(compiles - _KEPT_FOR_CORRECTION, 2),
+        compiles=max(compiles - round(compiles * _FOR_CORRECTION), 2),
         seed=seed,
         progress=progress,
     )

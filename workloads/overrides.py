@@ -84,6 +84,24 @@ def _made_in_loops(problem: Problem, value: int) -> Iterator[str]:
                 yield name
 
 
+def keep_value(problem: Problem, value: int) -> list[str]:
+    """Overrides that keep a value in default memory, all its in-place updates included."""
+    names = [*definitions(problem, value), *_made_in_loops(problem, value)]
+    return [keep(name) for name in names]
+
+
+def pin_value(problem: Problem, value: int) -> list[str]:
+    """Overrides that demand alternate memory for a computed value.
+
+    In-place updates are named too: between two of them the compiler may evict the value, and
+    prefetch it again, when the pin is on the first definition alone.
+    """
+    return [
+        _override(position_matcher(name), "pin_in_alternate_memory {}")
+        for name in definitions(problem, value)
+    ]
+
+
 def keep(value_name: str) -> str:
     """The override that keeps the value of this name (`fusion.3{0}`) in default memory."""
     return _override(position_matcher(value_name), "keep_in_default_memory {}")
@@ -201,10 +219,7 @@ def _overrides(
             continue  # not ours to place, or nothing that takes time touches it
         inside = [(t, p) for t, p in places if assignment.in_alternate(t, p)]
         if not inside and v not in sources:
-            for name in definitions(problem, v):
-                yield keep(name)
-            for name in _made_in_loops(problem, v):
-                yield keep(name)
+            yield from keep_value(problem, v)
             yield from _keep_across_loops(problem, assignment, v)
             continue
         if not value.is_parameter:
@@ -212,10 +227,7 @@ def _overrides(
             # and a live-out, whose last use needs default memory and contradicts a pin.
             is_free = value.copied_at >= 0 or value.is_live_out or v in permitted
             if pin and not is_free:
-                # In-place updates too: between two of them the compiler may evict the value, and
-                # prefetch it again, when the pin is on the first definition alone.
-                for name in definitions(problem, v):
-                    yield _override(position_matcher(name), "pin_in_alternate_memory {}")
+                yield from pin_value(problem, v)
             continue
         asked: set[int] = set()
         for t, p in places:

@@ -21,13 +21,16 @@ from workloads.all_default import all_default_options
 from workloads.compile import CompilerSession, check_compiler, versions
 from workloads.costs import CostStore
 from workloads.errors import CompileError, WorkloadError
-from workloads.learning import NUM_COMPILES, learn_costs
+from workloads.learning import learn_costs
 from workloads.suite import suite
 
 DATA = Path(__file__).parent / "data"
 INDEX_VERSION = 1
 # A pair is contended if a mapping might be this share faster than XLA's default.
 CONTENDED = 0.01
+# Compiles for a problem: half of what a measurement of fidelity takes, so that `make suite` takes
+# hours, not a day.
+NUM_COMPILES = 6
 # Seconds of linear programming for one bound; after them it is that of `best_entries`.
 BOUND_SECONDS = 600.0
 
