@@ -107,6 +107,8 @@ class Value:
     # Cycles of `copied_at` where no prefetch replaces it and it writes alternate memory itself;
     # -1 where that is not known.
     copy_cycles: int = -1
+    # By what names the bodies of loops that carry it know it (`arg_tuple.3{2}`).
+    loop_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

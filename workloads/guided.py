@@ -102,12 +102,12 @@ class GuidedSearch:
         self._current = State()
         self.found: list[Found] = []
         self.checks = 0
-        self._rank()
+        self.rank()
 
     # -- states ------------------------------------------------------------------------------
 
-    def _rank(self) -> None:
-        """Predict all states anew, and go on from the best."""
+    def rank(self) -> None:
+        """Predict all states by the extraction's costs of now, and go on from the best."""
         problem = self._extraction.problem
         self._predicted = {
             state: latency(problem, placed).cycles
@@ -233,23 +233,33 @@ class GuidedSearch:
         predicted = self._predicted[state]
         self._compiled[state] = None
         try:
-            compiled = self._session.compile(options)
+            judged, assignment = self._compile(options)
         except CompilerKilled:
             raise
         except CompileError:
             self._placed[state] = None
-            self._rank()
+            self.rank()
             return None
+        found = Found(state, predicted, judged, assignment, options)
+        self._compiled[state], self._placed[state] = found, assignment
+        self.found.append(found)
+        self.rank()
+        return found
+
+    def _compile(self, options: Mapping[str, str]) -> tuple[CompiledLatency, Assignment]:
+        """Compile, and let the extraction learn from it."""
+        compiled = self._session.compile(options)
         module = placed_module(compiled)
         self._extraction.learn(module)
         self._extraction.refresh()
         judged = compiled_latency(Module(compiled.hlo), self._extraction.target)
-        assignment = self._extraction.assignment_of(compiled, "guided, compiled", module)
-        found = Found(state, predicted, judged, assignment, options)
-        self._compiled[state], self._placed[state] = found, assignment
-        self.found.append(found)
-        self._rank()
-        return found
+        return judged, self._extraction.assignment_of(compiled, "guided, compiled", module)
+
+    @property
+    def promise(self) -> float:
+        """Cycles predicted for the most promising state not yet compiled; infinite for none."""
+        left = (c for s, c in self._predicted.items() if s not in self._compiled)
+        return min(left, default=np.inf)
 
     @property
     def best(self) -> Found | None:

@@ -85,9 +85,9 @@ def _made_in_loops(problem: Problem, value: int) -> Iterator[str]:
 
 
 def keep_value(problem: Problem, value: int) -> list[str]:
-    """Overrides that keep a value in default memory, all its in-place updates included."""
+    """Overrides that keep a value in default memory, in loops that carry it too."""
     names = [*definitions(problem, value), *_made_in_loops(problem, value)]
-    return [keep(name) for name in names]
+    return [keep(name) for name in (*names, *problem.values[value].loop_names)]
 
 
 def pin_value(problem: Problem, value: int) -> list[str]:
@@ -124,10 +124,16 @@ def _keep_across_loops(problem: Problem, assignment: Assignment, value: int) -> 
         used, loops = instruction.positions[p], set(instruction.loops)
         size = problem.values[value].size_bytes
         is_carried = loops != home or not passed <= loops
-        if not used.is_output and is_carried and not _names_more(problem, assignment, t, p):
+        is_kept = used.is_output or _is_kept_by_its_loop(problem, t, value)
+        if is_carried and not is_kept and not _names_more(problem, assignment, t, p):
             where = _operand(instruction.name, used.number, used.index, size)
             yield _override(where, "keep_in_default_memory {}")
         passed |= loops
+
+
+def _is_kept_by_its_loop(problem: Problem, time: int, value: int) -> bool:
+    """Whether a use is inside a loop whose body knows the value by a name of its own."""
+    return not problem.instructions[time].in_entry and bool(problem.values[value].loop_names)
 
 
 def _names_more(problem: Problem, assignment: Assignment, time: int, position: int) -> bool:
@@ -160,7 +166,8 @@ def exclusions(problem: Problem) -> tuple[Exclusion, ...]:
         for used in instruction.positions:
             parameter = problem.values[used.value]
             is_asked = parameter.is_parameter and parameter.may_be_in_alternate
-            if used.is_output or not is_asked or len(times[used.value]) < 2:
+            is_kept = used.is_output or _is_kept_by_its_loop(problem, t, used.value)
+            if is_kept or not is_asked or len(times[used.value]) < 2:
                 continue
             for made in instruction.positions:
                 output = problem.values[made.value]
@@ -230,10 +237,12 @@ def _overrides(
                 yield from pin_value(problem, v)
             continue
         asked: set[int] = set()
+        for name in value.loop_names:  # the game prefetches nothing for a use in a loop
+            yield keep(name)
         for t, p in places:
             position = problem.instructions[t].positions[p]
             name = problem.instructions[t].name
-            if position.is_output:
+            if position.is_output or _is_kept_by_its_loop(problem, t, v):
                 continue
             if not assignment.in_alternate(t, p):
                 where = _operand(name, position.number, position.index, value.size_bytes)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 
 from malloc_game import Position, Target, Value
+from malloc_game.problem import index_text
 from workloads.buffers import Buffer, DataFlow, MsaDump, Place, asynchronous_names
 from workloads.errors import CompileError
 from workloads.hlo import Instruction, Module
@@ -38,6 +39,7 @@ class _Class:
     # The plain copy that defines it, if a prefetch can replace it, and the parameter it copies.
     copied_by: str = ""
     copied_from: Place | None = None
+    loop_names: tuple[str, ...] = ()  # by which the bodies of loops know it
 
     @property
     def is_in_place(self) -> bool:
@@ -88,6 +90,7 @@ class Structure:
         self.numbers = {place: i for i, place in enumerate(self._classes)}
         self._mark_copies()
         self._mark_outputs()
+        self._mark_loops()
         timed, previous = [], -1
         for instruction, trips in module.flattened():
             if is_timed(instruction):
@@ -186,6 +189,17 @@ class Structure:
                 known.is_updated_in_place |= known.is_parameter and is_timed(instruction)
                 known.is_fixed |= leaf.memory_space == self.target.alternate_memory_space
 
+    def _mark_loops(self) -> None:
+        """Find the names by which the bodies of loops know what they carry."""
+        for instruction in self.module.instructions.values():
+            if instruction.opcode != "while":
+                continue
+            carried = self.module.parameters(instruction.proto.called_computation_ids[0])[0]
+            for index in carried.leaves:
+                known = self._classes.get(self.flow.source(carried, index))
+                if known is not None:
+                    known.loop_names += (carried.name + index_text(index),)
+
     def _positions(
         self, instruction: Instruction
     ) -> tuple[tuple[Slot, ...], tuple[Position, ...], int]:
@@ -256,6 +270,7 @@ class Structure:
                 write_back_cycles=cycles if writes_back else 0,
                 copied_at=copied_at,
                 copied_from=self.numbers[known.copied_from] if copied_at >= 0 else -1,
+                loop_names=known.loop_names,
             )
 
 
