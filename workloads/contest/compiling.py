@@ -1,4 +1,4 @@
-"""Compile what the solvers found, by the real compiler: one session a pair, for all its mappings."""
+"""Compile what the solvers found by the real compiler: one session a pair, for all mappings."""
 
 from __future__ import annotations
 

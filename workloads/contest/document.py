@@ -76,7 +76,7 @@ def _markdown(block: Block) -> str:
 def _plain(text: str) -> str:
     """One line in which nothing is a table's border, a tag, or the start of a link or of code."""
     text = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", text).replace("_", r"\_") if text else text
+    return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
 
 
 _STYLE = """
@@ -84,7 +84,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap }
+th, td { padding: .2rem .7rem; text-align: right; white-space: nowrap }
+tr { border-bottom: 1px solid #8884 }
 .left { text-align: left }
 tbody tr:hover { background: #8882 }
 img { max-width: 100%; background: white }

@@ -22,14 +22,15 @@ def profile_svg(ratios: Mapping[str, np.ndarray]) -> bytes:
     figure, axes = _axes()
     worst = max(float(r[-1]) for r in ratios.values())
     end = min(max(1.01, worst * 1.01), _LARGEST_RATIO)
+    lines = {}
     for number, (name, sorted_ratios) in enumerate(ratios.items()):
         share = np.arange(1, len(sorted_ratios) + 1) / len(sorted_ratios)
         x = np.concatenate([[1.0], sorted_ratios, [max(end, sorted_ratios[-1])]])
         y = np.concatenate([[0.0], share, share[-1:]])
-        axes.plot(x, y, drawstyle="steps-post", label=name, **_look(number, name))
-    axes.set(xlim=(1.0, end), ylim=(0.0, 1.02), xlabel="tau: latency / best latency found")
-    axes.set_ylabel("share of pairs within tau")
-    return _finish(figure, axes)
+        (lines[name],) = axes.plot(x, y, drawstyle="steps-post", **_look(number, name))
+    axes.set(xlim=(1.0, end), ylim=(0.0, 1.02))
+    axes.set(xlabel="tau: latency / best latency found", ylabel="share of pairs within tau")
+    return _finish(figure, axes, lines)
 
 
 def gap_svg(curves: Mapping[str, np.ndarray], seconds: Sequence[float]) -> bytes:
@@ -38,11 +39,12 @@ def gap_svg(curves: Mapping[str, np.ndarray], seconds: Sequence[float]) -> bytes
     Raises: MallocGameError: matplotlib is not installed.
     """
     figure, axes = _axes()
+    lines = {}
     for number, (name, gaps) in enumerate(curves.items()):
-        axes.plot(seconds, gaps, drawstyle="steps-post", label=name, **_look(number, name))
+        (lines[name],) = axes.plot(seconds, gaps, drawstyle="steps-post", **_look(number, name))
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     axes.set(xscale="log", xlabel="seconds", ylabel="gap closed, median", ylim=(-0.5, 1.02))
-    return _finish(figure, axes)
+    return _finish(figure, axes, lines)
 
 
 def _axes():
@@ -64,16 +66,13 @@ def _look(number: int, name: str) -> dict[str, object]:
     return {"color": f"C{number % 10}", "linestyle": _DASHES[number // 10 % len(_DASHES)]}
 
 
-def _finish(figure, axes) -> bytes:
-    """The figure as an SVG that depends on nothing but its content."""
+def _finish(figure, axes, lines: Mapping[str, object]) -> bytes:
+    """The figure with its legend, as an SVG that depends on nothing but its content."""
     import matplotlib
 
-    # Names are text, not formulas; a name that begins with "_" is shown like any other.
-    lines = axes.get_lines()
-    shown = [line for line in lines if not line.get_label().startswith("_child")]
-    legend = axes.legend(shown, [line.get_label() for line in shown], fontsize="small")
+    legend = axes.legend(list(lines.values()), list(lines), fontsize="small")
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set_parse_math(False)  # names are not formulas
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "mallocgame", "svg.fonttype": "path"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

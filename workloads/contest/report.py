@@ -150,9 +150,9 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
     seeds = sorted({r.seed for r in runs})
     contended = sum(bool(r.contended) for r in pairs.values())
     known = sorted({", ".join(f"{k} {v}" for k, v in sorted(r.versions.items())) for r in runs})
-    yield Heading(1, f"Benchmark: {len(solvers)} solvers on {len(pairs)} pairs")
+    yield Heading(1, f"Benchmark of {', '.join(solvers)}")
     yield Text(
-        f"{len(pairs)} pairs of a program and a target, {contended} of them contended;"
+        f"Pairs of a program and a target: {len(pairs)}, of them contended: {contended};"
         f" {' and '.join(f'{s:g}' for s in limits)} s a run, seeds {', '.join(map(str, seeds))};"
         f" {'; '.join(known)}. Latencies are cycles, predicted unless called compiled; nothing here"
         " has run on a TPU."
@@ -165,7 +165,7 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
     if not fair:
         yield Text("No pair was run by every solver, so there are no means over pairs.")
     elif left_out:
-        yield Text(f"Means leave out {left_out} pairs that not every solver was run on.")
+        yield Text(f"Pairs that not every solver was run on, which means leave out: {left_out}.")
 
 
 def standings_table(cells: Sequence[Cell]) -> Table:
