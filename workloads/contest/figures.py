@@ -43,7 +43,8 @@ def gap_svg(curves: Mapping[str, np.ndarray], seconds: Sequence[float]) -> bytes
     for number, (name, gaps) in enumerate(curves.items()):
         (lines[name],) = axes.plot(seconds, gaps, drawstyle="steps-post", **_look(number, name))
     axes.axhline(0.0, color="0.5", linewidth=0.8)
-    axes.set(xscale="log", xlabel="seconds", ylabel="gap closed, median", ylim=(-0.5, 1.02))
+    axes.set(xscale="log", xlim=(seconds[0], seconds[-1]), ylim=(-0.5, 1.02))
+    axes.set(xlabel="seconds", ylabel="gap closed, median")
     return _finish(figure, axes, lines)
 
 
