@@ -15,9 +15,11 @@ import pytest
 import malloc_game as mg
 from agent import cli_suite
 from malloc_game.solvers import Result
-from tests.test_cli import assert_one_line_error, call  # noqa: F401 (a fixture)
+from tests import test_cli
+from tests.test_cli import assert_one_line_error
 from workloads.suite_data import describe, write_index
 
+call = test_cli.call  # the same fixture
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

@@ -116,7 +116,6 @@ def test_what_is_there_is_not_run_again_and_what_differs_is(toy_file, tmp_path):
     (row,) = run([Case.of_file(toy_file)], {"y": solver}, 3.0, [1], out)  # another problem
     assert solver.calls[3:] == [(4.0, 0), (3.0, 0), (3.0, 1)]
     assert row.predicted == 28
-    assert [r.seed for r in load(out).runs] == [0, 1, 2]
 
 
 def test_a_solver_that_raises_makes_a_row_and_is_tried_again(toy_file, tmp_path):
@@ -386,6 +385,9 @@ def test_the_report_says_what_is_missing_or_mixed():
     assert "no means" in texts(row("p-v4", "a"), row("q-v4", "b"))
     assert "limits differ" in texts(row(), row(seed=1, seconds_limit=20.0))
     assert "limits differ" not in texts(row(), row(seed=1))
+    late = [row(solver=s, seed=i, seconds=13.0) for i, s in enumerate("aab")]
+    assert "more than 1.2 times their time limit: a 2, b 1." in texts(row(seed=9), *late)
+    assert "times their time limit" not in texts(row(seconds=11.9))
 
 
 def test_per_pair_the_best_solver_comes_first(tmp_path):
@@ -582,9 +584,28 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, suite_case, tmp_pa
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_of_several_compiled_seeds_the_one_predicted_fastest_counts(compiler, suite_case, tmp_path):
+    def x_or_y(problem, seconds, seed):
+        return with_values(seed)(problem, seconds, seed)
+
+    out = tmp_path / "out"
+    for seed, cycles in ((0, 32.0), (1, 29.0)):
+        run([suite_case], {"s": x_or_y}, 3.0, [seed], out)
+        compile_mappings([suite_case], out)
+        assert [(r.seed, c.compiled) for r, c in load(out).compiled] == [(seed, cycles)]
+
+
+def test_runs_on_an_earlier_problem_do_not_count(toy_file, tmp_path):
+    out = tmp_path / "out"
+    run([Case.of_file(toy_file)], {"x": with_values(0), "y": with_values(1)}, 3.0, [0], out)
+    mg.save_problem(toy(TOY.replace("u4", "u3"), memory_kib=4), toy_file)
+    run([Case.of_file(toy_file)], {"y": with_values(1)}, 3.0, [0], out)
+    assert [(r.solver, r.predicted) for r in load(out).runs] == [("y", 28)]
+
+
 def test_compiled_standings_by_hand():
-    def compiled(predicted, cycles, **changes):
-        one = row(predicted=predicted)
+    def compiled(predicted, cycles, pair="p-v4", solver="a", **changes):
+        one = row(pair, solver, predicted)
         fields = {"compiled": cycles, "xla_default_compiled": 100.0}
         fields |= {"compiled_speedup": 100 / cycles, "compiled_speedup_monotone": 1.0}
         fields |= {"honoured": 1.0, "mode": "exact", "compile_seconds": 1.0, "error": None}
@@ -593,7 +614,11 @@ def test_compiled_standings_by_hand():
         )
 
     failed = compiled(50.0, 50.0, compiled=None, error="CompileError: no")
-    (found,) = scores.compiled_standings([compiled(50.0, 50.0), compiled(100.0, 200.0), failed])
-    assert (found.pairs, found.failed, found.against_xla) == (2, 1, scores.Record(1, 0, 1))
-    assert found.speedup == pytest.approx(1.0)
-    assert found.speedup_predicted == pytest.approx(math.sqrt(2))
+    other = compiled(50.0, 100.0, solver="b")
+    slow = compiled(100.0, 200.0, pair="q-v4")
+    a, b = scores.compiled_standings([failed, compiled(50.0, 50.0), slow, other])
+    assert (a.solver, a.pairs, a.failed) == ("a", 2, 1)
+    assert (a.against_xla, a.against_rivals) == (scores.Record(1, 0, 1), scores.Record(1, 0, 0))
+    assert (b.against_xla, b.against_rivals) == (scores.Record(0, 1, 0), scores.Record(0, 0, 1))
+    assert a.speedup == pytest.approx(1.0)
+    assert a.speedup_predicted == pytest.approx(math.sqrt(2))

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import malloc_game as mg
 from malloc_game import MallocGameError, Problem
 from workloads.compile import CompilerSession, check_compiler, versions
-from workloads.contest import rows
+from workloads.contest import rows, scores
 from workloads.contest.cases import Case
 from workloads.contest.rows import CompiledRow, Row
 from workloads.contest.runner import Progress, no_progress
 from workloads.errors import CompileError, WorkloadError
 from workloads.extract import Extracted, extract_session
 from workloads.verify import verify
-
-
-def best_seeds(found: Sequence[Row]) -> list[Row]:
-    """Of every pair and solver the run that is predicted to be fastest; failures are left out."""
-    best: dict[tuple[str, str], Row] = {}
-    for row in found:
-        if row.error is None:
-            known = best.setdefault((row.pair, row.solver), row)
-            if row.predicted < known.predicted:
-                best[row.pair, row.solver] = row
-    return list(best.values())
 
 
 def compile_mappings(
@@ -54,7 +43,7 @@ def compile_mappings(
     wanted = {case.name: case for case in cases if case.pair is not None}
     found = [
         row
-        for row in best_seeds(rows.current(rows.results(out).read()))
+        for row in scores.best_seeds(rows.current(rows.results(out).read()))
         if row.pair in wanted
         and row.problem_sha256 == wanted[row.pair].sha256
         and (solvers is None or row.solver in solvers)
@@ -63,7 +52,7 @@ def compile_mappings(
         done = {row.key: row for row in journal.read()}
         todo: dict[str, list[Row]] = {}
         for row in found:
-            known = done.get(_key(row))
+            known = done.get(row.compiled_key)
             if known is None or known.error is not None:
                 todo.setdefault(row.pair, []).append(row)
         total = len(found)
@@ -79,14 +68,12 @@ def compile_mappings(
                 done[row.key] = row
                 number += 1
                 progress(number, total, _describe(row))
-    return [done[_key(row)] for row in found]
+    return [done[row.compiled_key] for row in found]
 
 
-def _key(row: Row):
-    return row.pair, row.solver, row.seed, row.mapping_sha256
-
-
-def _compile_pair(case: Case, mappings: Sequence[Row], out: Path, timeout: float):
+def _compile_pair(
+    case: Case, mappings: Sequence[Row], out: Path, timeout: float
+) -> Iterator[CompiledRow]:
     """Yields a `CompiledRow` for each mapping as soon as it is compiled."""
     problem = mg.load_problem(case.path)
     with CompilerSession(case.program, case.target, timeout=timeout) as session:

@@ -25,6 +25,8 @@ from workloads.contest.rows import CompiledRow, Row
 from workloads.contest.scores import Cell
 from workloads.suite_data import CONTENDED
 
+# A run is called late if it took more than this many times its time limit.
+_LATE = 1.2
 _LEGEND = (
     "speed-up: XLA's default / found, geometric mean over pairs; contended: the same over the pairs"
     f" where at least {CONTENDED:.0%} is to be won; gap closed: (XLA's default - found) / (XLA's"
@@ -85,16 +87,20 @@ def _record(row: Row, compiled: CompiledRow | None) -> dict[str, Any]:
 def load(out: Path) -> Results:
     """The results in a directory.
 
+    Of a pair whose problem has changed only the runs on the newest one count, and of several seeds
+    that were compiled the one that is predicted to be fastest.
+
     Raises: MallocGameError: there are none, or a file is damaged.
     """
-    runs = rows.current(rows.results(out).read())
-    if not runs:
+    everything = rows.results(out).read()
+    if not everything:
         raise MallocGameError(f"{out}: no results here; run `mallocgame bench --out {out}` first")
-    by_mapping = {(*row.key, row.mapping_sha256): row for row in runs}
-    compiled = rows.current(rows.compiled_results(out).read())
-    return Results(
-        tuple(runs), tuple((by_mapping[c.key], c) for c in compiled if c.key in by_mapping)
-    )
+    newest = {row.pair: row.problem_sha256 for row in everything}
+    runs = [r for r in rows.current(everything) if r.problem_sha256 == newest[r.pair]]
+    compiled = {c.key: c for c in rows.compiled_results(out).read()}
+    there = [row for row in runs if row.compiled_key in compiled]
+    best = scores.best_seeds(there)
+    return Results(tuple(runs), tuple((row, compiled[row.compiled_key]) for row in best))
 
 
 def write(results: Results, out: Path) -> str:
@@ -161,6 +167,10 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
         yield Text(
             "The time limits differ between runs, so the means do not compare like with like."
         )
+    late = [r.solver for r in runs if r.seconds > _LATE * r.seconds_limit]
+    if late:
+        counts = ", ".join(f"{solver} {late.count(solver)}" for solver in dict.fromkeys(late))
+        yield Text(f"Runs that took more than {_LATE:g} times their time limit: {counts}.")
     left_out = len(pairs) - len({c.pair for c in fair})
     if not fair:
         yield Text("No pair was run by every solver, so there are no means over pairs.")
@@ -243,7 +253,7 @@ def compiled_table(joined: Sequence[tuple[Row, CompiledRow]]) -> Table:
     """A row for each solver that something was compiled of, the best first."""
     header = ["solver", "pairs", "speed-up, compiled", "monotone", "predicted", "honoured"]
     return Table(
-        [*header, "against XLA", "failed"],
+        [*header, "against XLA", "against rivals", "failed"],
         [
             [
                 s.solver,
@@ -253,6 +263,7 @@ def compiled_table(joined: Sequence[tuple[Row, CompiledRow]]) -> Table:
                 _factor(s.speedup_predicted),
                 _share(s.honoured),
                 str(s.against_xla),
+                str(s.against_rivals),
                 str(s.failed),
             ]
             for s in scores.compiled_standings(joined)

@@ -66,6 +66,11 @@ class Row:
         """What the row is about: the last row of a key counts."""
         return self.pair, self.solver, self.seed
 
+    @property
+    def compiled_key(self) -> Hashable:
+        """The key of the `CompiledRow` of its mapping."""
+        return self.pair, self.solver, self.seed, self.mapping_sha256
+
 
 @dataclasses.dataclass(frozen=True)
 class CompiledRow:
@@ -75,7 +80,7 @@ class CompiledRow:
     target: str
     solver: str
     seed: int
-    mapping_sha256: str  # joins it to its `Row`
+    mapping_sha256: str  # of the run's `Row`
     compiled: float | None
     xla_default_compiled: float | None
     compiled_speedup: float | None  # XLA's default / compiled

@@ -109,6 +109,7 @@ class CompiledStanding:
     speedup_predicted: float | None  # of the same mappings
     honoured: float | None  # mean
     against_xla: Record
+    against_rivals: Record  # the best other solver that was compiled on the pair
 
 
 def cells_of(rows: Iterable[Row]) -> list[Cell]:
@@ -117,6 +118,17 @@ def cells_of(rows: Iterable[Row]) -> list[Cell]:
     for row in rows:
         runs.setdefault((row.pair, row.solver), []).append(row)
     return [Cell(*names, tuple(of_cell)) for names, of_cell in runs.items()]
+
+
+def best_seeds(found: Sequence[Row]) -> list[Row]:
+    """Of every pair and solver the run that is predicted to be fastest; failures are left out."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in found:
+        if row.error is None:
+            known = best.setdefault((row.pair, row.solver), row)
+            if row.predicted < known.predicted:
+                best[row.pair, row.solver] = row
+    return list(best.values())
 
 
 def comparable(cells: Sequence[Cell]) -> list[Cell]:
@@ -186,8 +198,17 @@ def standings(cells: Sequence[Cell]) -> list[Standing]:
 def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[CompiledStanding]:
     """Every solver's, the best geometric mean first."""
     of_solver: dict[str, list[tuple[Row, CompiledRow]]] = {}
+    of_pair: dict[str, dict[str, float]] = {}
     for row, compiled in joined:
         of_solver.setdefault(row.solver, []).append((row, compiled))
+        if compiled.error is None:
+            of_pair.setdefault(row.pair, {})[row.solver] = compiled.compiled
+
+    def against_rivals(row: Row) -> list[tuple[float, float]]:
+        found = of_pair[row.pair]
+        others = [cycles for solver, cycles in found.items() if solver != row.solver]
+        return [(found[row.solver], min(others))] if others else []
+
     found = []
     for solver, mine in of_solver.items():
         good = [(row, c) for row, c in mine if c.error is None]
@@ -201,6 +222,7 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
                 speedup_predicted=geometric_mean(r.speedup for r, _ in good if r.speedup),
                 honoured=mean(c.honoured for _, c in good),
                 against_xla=record((c.compiled, c.xla_default_compiled) for _, c in good),
+                against_rivals=record(both for row, _ in good for both in against_rivals(row)),
             )
         )
     return sorted(found, key=lambda s: -(s.speedup or 0.0))
