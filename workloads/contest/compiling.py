@@ -41,13 +41,15 @@ def compile_mappings(
     """
     check_compiler()
     wanted = {case.name: case for case in cases if case.pair is not None}
-    found = [
-        row
-        for row in scores.best_seeds(rows.current(rows.results(out).read()))
-        if row.pair in wanted
-        and row.problem_sha256 == wanted[row.pair].sha256
-        and (solvers is None or row.solver in solvers)
-    ]
+    found = scores.best_seeds(
+        [
+            row
+            for row in rows.current(rows.results(out).read())
+            if row.pair in wanted
+            and row.problem_sha256 == wanted[row.pair].sha256
+            and (solvers is None or row.solver in solvers)
+        ]
+    )
     with rows.compiled_results(out) as journal:
         done = {row.key: row for row in journal.read()}
         todo: dict[str, list[Row]] = {}
