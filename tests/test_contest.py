@@ -97,6 +97,7 @@ def test_a_run_becomes_a_row_with_its_mapping(toy_file, tmp_path):
     assert row.headroom == pytest.approx(1 - row.bound / 32) and row.contended
     assert (row.family, row.split, row.error) == (None, None, None)
     assert row.improvements == ((0.5, 27.0),)
+    assert row.seconds > 0 and row.cpu_seconds >= 0
     assert row.versions["malloc_game"] == mg.__version__
     mapping = mg.load_assignment(out / "assignments" / "toy-toy.y.7.json", toy(TOY, memory_kib=4))
     assert mapping.source == "by hand" and mapping.chunks[0].value == 1
@@ -206,7 +207,7 @@ def row(pair="p-v4", solver="a", predicted=100.0, *, xla=100.0, bound=50.0, seed
     failed = predicted is None
     fields = {
         "program": program, "target": target, "family": "f", "split": "test", "solver": solver,
-        "seed": seed, "seconds_limit": 10.0, "seconds": 9.0, "decisions": 5, "instructions": 6,
+        "seed": seed, "seconds_limit": 10.0, "seconds": 9.0, "cpu_seconds": 4.5, "decisions": 5, "instructions": 6,
         "problem_sha256": "0" * 64, "xla_default": xla, "all_default": 200.0, "bound": bound,
         "headroom": 1 - bound / xla, "contended": bound <= 0.99 * xla, "predicted": predicted,
         "speedup": None if failed else xla / predicted,
@@ -385,6 +386,7 @@ def test_the_report_says_what_is_missing_or_mixed():
     assert "no means" in texts(row("p-v4", "a"), row("q-v4", "b"))
     assert "limits differ" in texts(row(), row(seed=1, seconds_limit=20.0))
     assert "limits differ" not in texts(row(), row(seed=1))
+    assert "processor time is 50% of wall time" in texts(row())
     late = [row(solver=s, seed=i, seconds=13.0) for i, s in enumerate("aab")]
     assert "more than 1.2 times their time limit: a 2, b 1." in texts(row(seed=9), *late)
     assert "times their time limit" not in texts(row(seconds=11.9))

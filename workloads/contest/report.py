@@ -155,11 +155,13 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
     limits = sorted({r.seconds_limit for r in runs})
     seeds = sorted({r.seed for r in runs})
     contended = sum(bool(r.contended) for r in pairs.values())
+    busy = sum(r.cpu_seconds for r in runs) / max(sum(r.seconds for r in runs), 1e-9)
     known = sorted({", ".join(f"{k} {v}" for k, v in sorted(r.versions.items())) for r in runs})
     yield Heading(1, f"Benchmark of {', '.join(solvers)}")
     yield Text(
         f"Pairs of a program and a target: {len(pairs)}, of them contended: {contended};"
         f" {' and '.join(f'{s:g}' for s in limits)} s a run, seeds {', '.join(map(str, seeds))};"
+        f" processor time is {busy:.0%} of wall time;"
         f" {'; '.join(known)}. Latencies are cycles, predicted unless called compiled; nothing here"
         " has run on a TPU."
     )

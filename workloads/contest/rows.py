@@ -38,6 +38,7 @@ class Row:
     seed: int
     seconds_limit: float
     seconds: float  # wall time that it took, tracing and compiling included
+    cpu_seconds: float  # processor time of all threads: on a busy machine less than it could be
     decisions: int
     instructions: int
     problem_sha256: str  # of the problem file

@@ -131,18 +131,17 @@ def run_one(
     nothing = dict.fromkeys(("predicted", "speedup", "gap_closed", "solver_bound"))
     nothing |= {"is_optimal": False, "improvements": (), "mapping_sha256": None}
     jax.clear_caches()
-    began = time.perf_counter()
+    stopwatch = _Stopwatch()
     try:
         result = solver(opened.problem, seconds, seed)
-        took = time.perf_counter() - began
+        took = stopwatch.read()
         predicted = judge(opened, result.assignment)
     except Exception as error:
-        took = time.perf_counter() - began
-        return Row(**known, **nothing, seconds=round(took, 3), error=rows.one_line(error))
+        return Row(**known, **nothing, **stopwatch.read(), error=rows.one_line(error))
     bounds = [opened.bound, *([] if result.bound is None else [result.bound])]
     row = Row(
         **known,
-        seconds=round(took, 3),
+        **took,
         predicted=predicted,
         speedup=rows.ratio(opened.xla_default, predicted),
         gap_closed=rows.gap_closed(opened.xla_default, opened.bound, predicted),
@@ -155,6 +154,18 @@ def run_one(
     path = rows.assignment_path(out, row)
     mg.save_assignment(result.assignment, opened.problem, path)
     return dataclasses.replace(row, mapping_sha256=rows.sha256_of(path))
+
+
+class _Stopwatch:
+    """Wall time and processor time since it was made."""
+
+    def __init__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """The two as fields of a row."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
 
 
 def judge(opened: Opened, assignment: Assignment) -> float:
