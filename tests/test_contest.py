@@ -208,7 +208,8 @@ def row(pair="p-v4", solver="a", predicted=100.0, *, xla=100.0, bound=50.0, seed
     fields = {
         "program": program, "target": target, "family": "f", "split": "test", "solver": solver,
         "seed": seed, "seconds_limit": 10.0, "seconds": 9.0, "cpu_seconds": 4.5,
-        "decisions": 5, "instructions": 6, "problem_sha256": "0" * 64, "xla_default": xla, "all_default": 200.0, "bound": bound,
+        "decisions": 5, "instructions": 6, "problem_sha256": "0" * 64,
+        "xla_default": xla, "all_default": 200.0, "bound": bound,
         "headroom": 1 - bound / xla, "contended": bound <= 0.99 * xla, "predicted": predicted,
         "speedup": None if failed else xla / predicted,
         "gap_closed": None if failed else journals.gap_closed(xla, bound, predicted),
