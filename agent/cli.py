@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import click
 
+from agent import cli_suite
+
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
 
 
@@ -415,6 +417,10 @@ def programs(as_json: bool) -> None:
         return
     for row in rows:
         print(f"{row['name']:18} {row['split']:11} {row['description']}")
+
+
+cli.add_command(cli_suite.suite)
+cli.add_command(cli_suite.bench)
 
 
 if __name__ == "__main__":

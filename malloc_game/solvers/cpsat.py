@@ -79,6 +79,7 @@ def _solve_whole(
     # All of CP-SAT's strategies in turn, improvement of the best solution included.
     solver.parameters.interleave_search = True
     solver.parameters.random_seed = seed
+    solver.parameters.catch_sigint_signal = False  # Ctrl-C is Python's, and not a time limit
     if search.max_iterations is None:
         solver.parameters.max_time_in_seconds = max(0.1, search.remaining / 2)
     else:

@@ -44,6 +44,7 @@ class Neighbourhoods:
         parameters.max_presolve_iterations = 1
         parameters.max_deterministic_time = _EFFORT
         parameters.max_time_in_seconds = seconds
+        parameters.catch_sigint_signal = False  # as in `cpsat`
         status = solver.solve(model)
         is_optimal = status == cp_model.OPTIMAL
         self.num_optimal += is_optimal

@@ -1,0 +1,168 @@
+"""Compile what the solvers found by the real compiler: one session a pair, for all mappings."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import malloc_game as mg
+from malloc_game import MallocGameError, Problem
+from workloads.compile import CompilerSession, check_compiler, versions
+from workloads.contest import rows, scores
+from workloads.contest.cases import Case
+from workloads.contest.rows import CompiledRow, Row
+from workloads.contest.runner import Progress, no_progress
+from workloads.errors import CompileError, WorkloadError
+from workloads.extract import Extracted, extract_session
+from workloads.verify import verify
+
+
+def compile_mappings(
+    cases: Sequence[Case],
+    out: Path,
+    *,
+    solvers: Sequence[str] | None = None,
+    timeout: float = 600.0,
+    progress: Progress = no_progress,
+) -> list[CompiledRow]:
+    """Compile the best mapping of every solver on every case that is a pair of the suite.
+
+    Needs the rows that `run` wrote to `out`; adds to `out/compiled.jsonl` and returns the rows of
+    these mappings. What is there already is not compiled again, unless it failed. A problem file
+    that is not of the suite has no program: its mappings are left out, which `progress` says.
+
+    solvers: only theirs. timeout: seconds for one compile.
+
+    Raises:
+      CompilerUnavailable: libtpu is not installed.
+      MallocGameError: `out` cannot be written, or what is there cannot be read.
+    """
+    check_compiler()
+    wanted = {case.name: case for case in cases if case.pair is not None}
+    found = scores.best_seeds(
+        [
+            row
+            for row in rows.current(rows.results(out).read())
+            if row.pair in wanted
+            and row.problem_sha256 == wanted[row.pair].sha256
+            and (solvers is None or row.solver in solvers)
+        ]
+    )
+    with rows.compiled_results(out) as journal:
+        done = {row.key: row for row in journal.read()}
+        todo: dict[str, list[Row]] = {}
+        for row in found:
+            known = done.get(row.compiled_key)
+            if known is None or known.error is not None:
+                todo.setdefault(row.pair, []).append(row)
+        total = len(found)
+        number = total - sum(map(len, todo.values()))
+        progress(number, total, f"{number} of {total} mappings are compiled already")
+        for case in cases:
+            if case.pair is None:
+                progress(number, total, f"{case.name}: not of the suite, so there is no program")
+        for pair, mappings in todo.items():
+            progress(number, total, f"{pair}: the compiler sets out")
+            for row in _compile_pair(wanted[pair], mappings, out, timeout):
+                journal.append(row)
+                done[row.key] = row
+                number += 1
+                progress(number, total, _describe(row))
+    return [done[row.compiled_key] for row in found]
+
+
+def _compile_pair(
+    case: Case, mappings: Sequence[Row], out: Path, timeout: float
+) -> Iterator[CompiledRow]:
+    """Yields a `CompiledRow` for each mapping as soon as it is compiled."""
+    problem = mg.load_problem(case.path)
+    with CompilerSession(case.program, case.target, timeout=timeout) as session:
+        began = time.perf_counter()
+        try:
+            found = extract_session(session)
+            monotone = found.extraction.monotone_latency(session.compile({})).cycles
+            _check_same(problem, found.extraction.problem)
+        except (CompileError, WorkloadError) as error:
+            for row in mappings:
+                yield _row(row, began, error=rows.one_line(error))
+            return
+        for row in mappings:
+            yield _compile_one(session, found, monotone, row, problem, out)
+
+
+def _check_same(shipped: Problem, extracted: Problem) -> None:
+    """Raises: CompileError: the compiler at hand makes another problem of the program."""
+
+    def shape(problem: Problem) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+        return (
+            [(i.name, len(i.positions)) for i in problem.instructions],
+            [(v.name, v.size_bytes) for v in problem.values],
+        )
+
+    if shape(shipped) != shape(extracted):
+        old = shipped.provenance.get("versions", {}).get("libtpu", "another version")
+        raise CompileError(
+            f"{shipped.name}: the compiler here (libtpu {versions()['libtpu']}) makes another"
+            f" problem of it than the one of the suite (libtpu {old}); install that version"
+        )
+
+
+def _compile_one(
+    session: CompilerSession,
+    found: Extracted,
+    monotone_default: float,
+    row: Row,
+    problem: Problem,
+    out: Path,
+) -> CompiledRow:
+    began = time.perf_counter()
+    path = rows.assignment_path(out, row)
+    try:
+        if rows.sha256_of(path) != row.mapping_sha256:
+            raise WorkloadError(f"{path} is not the mapping of its row; remove the row to run anew")
+        assignment = mg.load_assignment(path, problem)
+        done = verify(session, found.extraction, assignment)
+        monotone = found.extraction.monotone_latency(session.compile(done.options)).cycles
+    except (CompileError, WorkloadError, MallocGameError) as error:
+        return _row(row, began, error=rows.one_line(error))
+    default = found.xla_default_latency.cycles
+    return dataclasses.replace(
+        _row(row, began, error=None),
+        compiled=done.cycles,
+        xla_default_compiled=default,
+        compiled_speedup=rows.ratio(default, done.cycles),
+        compiled_speedup_monotone=rows.ratio(monotone_default, monotone),
+        honoured=done.honoured,
+        mode=done.mode,
+    )
+
+
+def _row(row: Row, began: float, *, error: str | None) -> CompiledRow:
+    """A row without results."""
+    return CompiledRow(
+        program=row.program,
+        target=row.target,
+        solver=row.solver,
+        seed=row.seed,
+        mapping_sha256=row.mapping_sha256,
+        compiled=None,
+        xla_default_compiled=None,
+        compiled_speedup=None,
+        compiled_speedup_monotone=None,
+        honoured=None,
+        mode=None,
+        compile_seconds=round(time.perf_counter() - began, 3),
+        error=error,
+        versions=versions(),
+    )
+
+
+def _describe(row: CompiledRow) -> str:
+    if row.error is not None:
+        return f"{row.pair}: {row.solver}: {row.error}"
+    return (
+        f"{row.pair}: {row.solver}: compiled {row.compiled_speedup:.4f}x XLA's default,"
+        f" {row.honoured:.1%} honoured, {row.compile_seconds:.1f} s"
+    )
