@@ -8,6 +8,7 @@
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
+#   make suite    extract the suite's problems anew (hours; it can be stopped, and goes on)
 #   make report   the tables of docs/fidelity.md anew from docs/fidelity; needs no compiler
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
@@ -24,7 +25,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: setup demo test check format bench fidelity report lock clean stale
+.PHONY: setup demo test check format bench fidelity suite report lock clean stale
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -61,6 +62,11 @@ format: setup
 
 bench: setup
 	@$(BIN)/python -m agent.bench
+
+# Pairs that exist already are left as they are; remove their files from workloads/data first, or
+# name a part: make suite PAIRS="decode lstm-v4"
+suite: setup
+	$(BIN)/mallocgame suite --build $(PAIRS)
 
 # Hours for the whole suite; it can be stopped, and goes on where it was: what docs/fidelity holds of
 # the same settings and compiler is not measured again. For a part of it:

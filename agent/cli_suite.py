@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -51,27 +52,57 @@ def _pairs(
 
 @click.command()
 @_filters
+@click.option("--build", "builds", is_flag=True,
+              help="Extract missing pairs with the real compiler first, those named by PAIR or all"
+              " of suite.json.")  # fmt: skip
+@click.argument("names", nargs=-1, metavar="[PAIR]...")
+@click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
+              help="Seconds for one compile.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def suite(data: pathlib.Path | None, as_json: bool, **filters: Any) -> None:
+def suite(
+    data: pathlib.Path | None,
+    builds: bool,
+    names: tuple[str, ...],
+    compile_timeout: float,
+    as_json: bool,
+    **filters: Any,
+) -> None:
     """List the pairs of a program and a target that ship as problem files.
 
     headroom: the share of XLA's default latency that a proven lower bound leaves to be won.
 
     Example: mallocgame suite --split test --contended
     """
-    found = _pairs(data, (), filters)
-    names = ["program", "family", "split", "target", "decisions", "contended", "headroom"]
-    rows = [{name: getattr(pair, name) for name in names} for pair in found]
+    if builds:
+        _build(names, data, compile_timeout)
+    found = _pairs(data, names, filters)
+    fields = ["program", "family", "split", "target", "decisions", "contended", "headroom"]
+    rows = [{name: getattr(pair, name) for name in fields} for pair in found]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     contended = sum(row["contended"] for row in rows)
     lines = [
-        [*(str(row[n]) for n in names[:5]), "yes" if row["contended"] else "no",
+        [*(str(row[n]) for n in fields[:5]), "yes" if row["contended"] else "no",
          f"{row['headroom']:.1%}"]
         for row in rows
     ]  # fmt: skip
-    _print_table(f"{len(rows)} pairs, {contended} contended", names, lines, num_left=4)
+    _print_table(f"{len(rows)} pairs, {contended} contended", fields, lines, num_left=4)
+
+
+def _build(names: tuple[str, ...], data: pathlib.Path | None, timeout: float) -> None:
+    """Build the pairs that are missing; a pair that fails is named on stderr."""
+    from workloads.errors import CompileError
+    from workloads.suite_data import DATA, build_all, wanted
+
+    began = time.monotonic()
+
+    def say(message: str) -> None:
+        print(f"[{time.monotonic() - began:7.1f} s] {message}", file=sys.stderr, flush=True)
+
+    failures = build_all(wanted(names), data or DATA, timeout=timeout, progress=say)
+    if failures:
+        raise CompileError("; ".join(f"{name}: {why}" for name, why in failures.items()))
 
 
 @click.command()

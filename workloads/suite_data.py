@@ -187,8 +187,30 @@ def describe(path: Path) -> Pair:
     )
 
 
+def wanted(names: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Pairs (program, target) by name: `program-target`, or `program` for all its targets.
+
+    Without names, all pairs of `suite.json`; with them, also others of its programs.
+
+    Raises: WorkloadError: no such program or target.
+    """
+    found = []
+    for name in names or suite():
+        program, _, target = name.rpartition("-")
+        if name in suite():
+            found += [(name, t) for t in suite()[name].targets]
+        elif program in suite() and target in mg.TARGETS:
+            found.append((program, target))
+        else:
+            raise WorkloadError(
+                f"no pair {name!r}; need a program of the suite (see `mallocgame programs`),"
+                f" alone or with one of -{', -'.join(mg.TARGETS)}"
+            )
+    return found
+
+
 def build_all(
-    wanted: Iterable[tuple[str, str]] | None = None,
+    pairs_wanted: Iterable[tuple[str, str]],
     directory: Path = DATA,
     *,
     timeout: float = 600.0,
@@ -196,17 +218,15 @@ def build_all(
 ) -> dict[str, str]:
     """Build the problem files of pairs (program, target) that are missing, then the index.
 
-    wanted: by default all pairs of `suite.json`. A file made by the installed compiler is not made
-    again, so that a stopped run goes on where it was. Returns the reasons of pairs that failed.
+    A file made by the installed compiler is not made again, so that a stopped run goes on where it
+    was. Returns the reasons of pairs that failed.
 
     Raises:
       CompilerUnavailable: there is no compiler. WorkloadError: an unknown program or target.
     """
     check_compiler()
-    if wanted is None:
-        wanted = [(e.program, target) for e in suite().values() for target in e.targets]
     failures: dict[str, str] = {}
-    for program, target in wanted:
+    for program, target in pairs_wanted:
         path = directory / f"{program}-{target}.json.gz"
         if path.is_file() and mg.load_problem(path).provenance.get("versions") == versions():
             continue
