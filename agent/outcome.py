@@ -6,7 +6,9 @@ import dataclasses
 
 import malloc_game as mg
 
-SOURCES = ("all_default", "xla_default", "greedy", "agent")
+# guided: what XLA places under the restrictions of a search; see `workloads.guided`.
+PLANNED = ("greedy", "guided", "agent")
+SOURCES = ("all_default", "xla_default", *PLANNED)
 
 
 @dataclasses.dataclass

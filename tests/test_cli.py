@@ -279,7 +279,8 @@ def test_the_main_job_end_to_end(tmp_path):
     assert {p.name for p in out.iterdir()} == FILES
     result = json.loads((out / "result.json").read_text())
     latency = result["latency_cycles"]
-    assert set(latency) == {"all_default", "xla_default", "greedy", "agent", "best"}
+    sources = {"all_default", "xla_default", "greedy", "guided", "agent", "best"}
+    assert set(latency) == sources
     compiled = {source: latency[source]["compiled"] for source in latency}
     assert compiled["best"] == min(compiled.values())
     assert result["compiled_speedup"] == compiled["xla_default"] / compiled["best"] >= 1.0

@@ -1,0 +1,210 @@
+"""One run with the compiler in the loop: what was compiled, and the best of each source.
+
+Whoever plans, plans for `CompilerLoop.extraction.problem`, whose costs every compile corrects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import malloc_game as mg
+from agent.outcome import Candidate
+from workloads.calibrate import calibrate
+from workloads.compile import CompilerSession
+from workloads.correct import Round, correct
+from workloads.errors import CompileError, CompilerKilled
+from workloads.extract import extract_session
+from workloads.guided import Found, GuidedSearch
+from workloads.learning import plan_greedily
+from workloads.verify import MODES, Verification, verify
+
+Progress = Callable[[str], None]
+# Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
+_GREEDY_ROUNDS = 3
+_MAX_CALIBRATIONS = 10
+# A value that this many compiles would not put in alternate memory is taken as refused.
+_REFUSALS = 2
+
+
+class CompilerLoop:
+    """State of one run with the compiler in the loop."""
+
+    def __init__(self, session: CompilerSession, say: Progress):
+        self.session = session
+        self.say = say
+        self.deadline = float("inf")
+        self.num_compiles = 0
+        self.seconds_per_compile = 0.0
+        self.candidates: dict[str, Candidate] = {}
+        self.refusals: dict[int, int] = {}
+        self.tried: dict[tuple[int, ...], Candidate | None] = {}  # by masks; None: refused
+        self.guided: GuidedSearch | None = None
+
+    def extract(self) -> None:
+        """The two compiles that every run needs, and the problem that comes of them."""
+        found = extract_session(self.session, self.say)
+        self.num_compiles += 2
+        self.seconds_per_compile = found.all_default.seconds
+        self.extraction, self.xla_default = found.extraction, found.xla_default
+        problem = self.extraction.problem
+        everything = mg.all_default(problem)
+        self.candidates["all_default"] = Candidate(
+            "all_default",
+            everything,
+            mg.latency(problem, everything).cycles,
+            found.all_default_latency.cycles,
+            1.0,
+            options=dict(found.all_default.options),
+        )
+        self.candidates["xla_default"] = Candidate(
+            "xla_default",
+            self.xla_default,
+            mg.latency(problem, self.xla_default).cycles,
+            found.xla_default_latency.cycles,
+            1.0,
+        )
+
+    def calibrate(self, seconds: float, seed: int) -> None:
+        """Teach the cost model with as many compiles as fit the time."""
+        each = max(self.seconds_per_compile, 0.5)
+        count = min(int(seconds / each), _MAX_CALIBRATIONS)
+        if count > 0:
+            done = calibrate(
+                self.session,
+                self.extraction,
+                compiles=2 + count,
+                seed=seed,
+                progress=lambda message: self.say(f"calibration: {message}"),
+            )
+            self.num_compiles += len(done.steps)
+
+    def correct_greedy(self) -> None:
+        """Greedy plans, is compiled, learns, until prediction and compiler agree."""
+        done = correct(
+            self.session, self.extraction, plan_greedily, rounds=_GREEDY_ROUNDS, progress=self.say
+        )
+        for one in done.rounds:
+            self.num_compiles += 1
+            self._note("greedy", one)
+
+    def propose(self, source: str, assignment: mg.Assignment) -> bool:
+        """Compile an assignment and keep it if it is its source's best; False if it is not new."""
+        if assignment.masks in self.tried:
+            self._keep(source, self.tried[assignment.masks])
+            return False
+        predicted = mg.latency(self.extraction.problem, assignment).cycles
+        try:
+            found = verify(self.session, self.extraction, assignment)
+        except CompilerKilled:
+            raise
+        except CompileError as error:  # refused, or too much for the compiler: the loop goes on
+            self._note(source, Round(assignment, predicted, None, str(error)))
+            self.say(f"{source}: the compiler would not have the assignment ({error})")
+            return False
+        finally:
+            self.num_compiles += 1
+        candidate = self._note(source, Round(assignment, predicted, found))
+        reference = self.candidates["xla_default"].compiled
+        how = "" if found.mode == MODES[0].name else f" ({found.mode})"
+        self.say(
+            f"{source}: predicted {predicted / reference:.3f}, compiled"
+            f" {candidate.compiled / reference:.3f} of XLA's default,"
+            f" {found.honoured:.1%} honoured{how}"
+        )
+        return True
+
+    def _note(self, source: str, done: Round) -> Candidate | None:
+        """Remember what became of a compile, and keep it if it is the best of its source."""
+        assignment, found = done.assignment, done.verification
+        self.tried.setdefault(assignment.masks, None)
+        if found is None:
+            return None
+        self._note_refusals(assignment, found)
+        candidate = Candidate(
+            source, self._realised(assignment, found), done.predicted, found.cycles,
+            found.honoured, found.not_honoured, found.options,
+        )  # fmt: skip
+        self.tried[assignment.masks] = candidate
+        self._keep(source, candidate)
+        return candidate
+
+    def start_guided(self, seed: int) -> None:
+        """Set up the search over what XLA may place by itself; see `workloads.guided`."""
+        self.guided = GuidedSearch(self.session, self.extraction, self.xla_default, seed)
+
+    def guide(self, seconds: float) -> float:
+        """Search for a while, from the best mappings so far too; the cycles it promises."""
+        assert self.guided is not None
+        end = time.monotonic() + min(seconds, max(self.left(), 0.0))
+        self.guided.rank()
+        for source in ("greedy", "agent"):
+            known = self.candidates.get(source)
+            if known is not None and known.assignment is not None:
+                self.guided.consider(self.guided.guided_by(known.assignment))
+        while time.monotonic() < end and self.guided.step():
+            pass
+        return self.guided.promise
+
+    def compile_guided(self) -> bool:
+        """Compile what the search thinks most of; False if that is nothing new."""
+        assert self.guided is not None
+        found = self.guided.compile_best()
+        if found is None:
+            return False
+        self.num_compiles += 1
+        self._keep("guided", _guided_candidate(found))
+        reference = self.candidates["xla_default"].compiled
+        self.say(
+            f"guided: predicted {found.predicted / reference:.3f}, compiled"
+            f" {found.cycles / reference:.3f} of XLA's default after {self.guided.checks} checks"
+        )
+        return True
+
+    def _keep(self, source: str, candidate: Candidate | None) -> None:
+        """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
+        known = self.candidates.get(source)
+        if candidate and (known is None or candidate.compiled < known.compiled):
+            self.candidates[source] = dataclasses.replace(candidate, source=source)
+
+    def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
+        """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
+        if wanted.masks == found.assignment.masks:
+            return wanted
+        problem = self.extraction.problem
+        state, _ = mg.follow(problem, found.assignment)
+        played = mg.to_assignment(problem, state, wanted.source)
+        return played if played.masks == found.assignment.masks else wanted
+
+    def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
+        problem = self.extraction.problem
+        for v, value in enumerate(problem.values):
+            places = problem.positions_of_value[v]
+            asked = any(wanted.in_alternate(t, p) for t, p in places)
+            given = any(found.assignment.in_alternate(t, p) for t, p in places)
+            if asked and not given and not value.is_refused:
+                self.refusals[v] = self.refusals.get(v, 0) + 1
+        refused = {v for v, count in self.refusals.items() if count >= _REFUSALS}
+        if refused:
+            self.extraction.refuse(refused)
+            self.extraction.refresh()
+
+    def monotone_speedup(self, best: Candidate) -> float:
+        """Speed-up of `best` over XLA's default by monotone-clamped cycles."""
+        # From the cache: a run that tries hundreds of mappings need not keep their programs.
+        default, fastest = (
+            self.extraction.monotone_latency(self.session.compile(candidate.options)).cycles
+            for candidate in (self.candidates["xla_default"], best)
+        )
+        return default / fastest if fastest else 1.0
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+def _guided_candidate(found: Found) -> Candidate:
+    """A compiled state of the search as a candidate: nothing was asked that could be lost."""
+    return Candidate(
+        "guided", found.assignment, found.predicted, found.cycles, 1.0, options=found.options
+    )
