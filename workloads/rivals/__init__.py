@@ -1,8 +1,8 @@
 """Rivals of the agent that compile whatever they try: the compiler itself judges every step.
 
-    from workloads.rivals import run
-    with CompilerSession("decode", "v4") as session:
-        result = run("learned_greedy", session, seconds=120)
+from workloads.rivals import run
+with CompilerSession("decode", "v4") as session:
+    result = run("learned_greedy", session, seconds=120)
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from collections.abc import Callable
 
 from workloads.compile import CompilerSession
 from workloads.errors import WorkloadError
+from workloads.rivals.hill_climbing import hill_climbing
+from workloads.rivals.knobs import knobs
 from workloads.rivals.learned_greedy import learned_greedy
 from workloads.rivals.race import Progress, Race, RivalResult, TimeIsUp
 
 # (race, seed): starts the race and compiles until there is nothing to try, or TimeIsUp is raised.
 COMPILER_RIVALS: dict[str, Callable[[Race, int], None]] = {
     "learned_greedy": learned_greedy,
+    "knobs": knobs,
+    "hill_climbing": hill_climbing,
 }
 
 

@@ -19,10 +19,11 @@ from workloads.rivals.race import Race
 MAX_REFUSALS = 12
 
 
-def demand(race: Race, problem: Problem, assignment: Assignment) -> Compiled:
+def demand(race: Race, problem: Problem, assignment: Assignment) -> tuple[Compiled, frozenset[int]]:
     """Compile the program under `assignment`, or as much of it as can be had in a few tries.
 
     What is refused is first only permitted, with all of its kind, then kept in default memory.
+    Returns the compile, and the values that are not demanded in it.
 
     Raises:
       OverrideError: refused to the end. TimeIsUp, CompileError: as `Race.compile`.
@@ -35,7 +36,8 @@ def demand(race: Race, problem: Problem, assignment: Assignment) -> Compiled:
         asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
         text = overrides(problem, asked, permitted=permitted)
         try:
-            return race.compile({**EXACT_OPTIONS, **extra, OVERRIDES_OPTION: text})
+            options = {**EXACT_OPTIONS, **extra, OVERRIDES_OPTION: text}
+            return race.compile(options), permitted | dropped
         except OverrideError as error:
             value = refused_value(problem, str(error))
             if value is None or value in dropped or not tries_left:
@@ -57,12 +59,10 @@ def _is_about_room(message: str) -> bool:
 
 
 def alike(problem: Problem, value: int) -> frozenset[int]:
-    """Values of the same size that are used by the same kinds of instructions in the same places."""
+    """Values of one size that the same kinds of instructions use in the same places."""
 
     def kind(v: int) -> tuple:
-        places = (
-            (problem.instructions[t].cost_table, p) for t, p in problem.positions_of_value[v]
-        )
+        places = ((problem.instructions[t].cost_table, p) for t, p in problem.positions_of_value[v])
         this = problem.values[v]
         return this.size_bytes, this.is_parameter, frozenset(places)
 

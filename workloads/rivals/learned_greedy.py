@@ -1,10 +1,10 @@
 """Learned-cost greedy in a correction loop: choose by the costs known so far, compile, learn.
 
-There are several ways of making a choice, and which one pays depends on the program: a plan of our
-own packs and times everything itself, a permission leaves that to XLA, with slices and prefetches
-across programs, which plans lack. Each way gets a turn; then the one that came closest to the best
-gets two of three. A choice that was compiled before is replaced by one from costs drawn at random
-from what is still possible.
+There are several ways of choosing, and which one pays depends on the program: a plan of our own
+packs and times everything itself; a permission leaves that to XLA, which has slices and prefetches
+across programs, too. Each way gets its turn; then the one that came closest to the best gets every
+other. Where a choice comes out as one that was compiled before, costs that no compile has shown are
+drawn at random from what they may be.
 """
 
 from __future__ import annotations
@@ -14,39 +14,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from malloc_game import Assignment, CostTable, Problem
+from malloc_game import Assignment, Problem
+from workloads.compare import compare
 from workloads.errors import CompileError
-from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS
-from workloads.rivals.permits import (
-    Benefits,
-    permit,
-    placeable,
-    densest_first,
-    values_inside,
-)
-from workloads.rivals.race import Race, TimeIsUp
-from workloads.verify import EXACT, PERMITTED, RELAXED, verify
+from workloads.rivals.demand import demand
+from workloads.rivals.permits import Benefits, permit, placeable, values_inside
+from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
+from workloads.rivals.race import Race
 
 # Shares of the values worth permitting that are kept out, the least dense ones: XLA's own greedy
-# choice of what it places does the better the less it is offered.
+# choice among what it may place does the better the less it is offered.
 _CUTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
-_MAX_DRAWS = 8  # choices in a row that were all compiled before
+_MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
+_MAX_IDLE = 12  # turns in a row without a compile
+_REFUSED = 2  # a decision that did not hold so often is taken to be refused
 
 
 def learned_greedy(race: Race, seed: int = 0) -> None:
     """Run until `TimeIsUp`, or until nothing new comes to mind."""
-    race.start(meanwhile=plan_greedily)
-    chooser = _Chooser(race, seed)
-    ways = [_Way(chooser.plan), _Way(chooser.permit_planned), _Way(chooser.permit_wanted),
-            _Way(chooser.permit_in_order)]  # fmt: skip
+    race.start(meanwhile=lambda problem: plan(problem, rounds=1))
+    loop = _Loop(race, seed)
+    ways = [_Way(loop.plan), _Way(loop.permit_planned), _Way(loop.permit_wanted),
+            _Way(loop.permit_planned_fully)]  # fmt: skip
     idle = 0
-    while idle < _MAX_DRAWS * len(ways):
-        way = _next(ways)
+    while idle < _MAX_IDLE:
+        way = next_way(ways)
         way.turns += 1
         before = race.compiles
-        cycles = way.take_turn(way.turns)
-        way.best = min(way.best, cycles)
+        way.best = min(way.best, way.take_turn(way.turns))
         idle = 0 if race.compiles > before else idle + 1
 
 
@@ -59,99 +55,96 @@ class _Way:
     best: float = float("inf")
 
 
-def _next(ways: list[_Way]) -> _Way:
-    """The way whose turn it is: all in order first, then the best two times out of three."""
-    leader = min(ways, key=lambda way: (way.turns > 0, way.best))
-    if leader.turns == 0:
-        return next(way for way in ways if way.turns == 0)
+def next_way(ways: list[_Way]) -> _Way:
+    """The way whose turn it is: one after the other first, then the best way every other time."""
+    fresh = [way for way in ways if way.turns == 0]
+    if fresh:
+        return fresh[0]
+    leader = min(ways, key=lambda way: way.best)
     others = [way for way in ways if way is not leader]
-    least = min(others, key=lambda way: way.turns)
-    return least if sum(w.turns for w in ways) % 3 == 2 else leader
+    is_leaders = sum(way.turns for way in ways) % 2 == 0
+    return leader if is_leaders or not others else min(others, key=lambda way: way.turns)
 
 
-class _Chooser:
-    """The ways, and what they share."""
+class _Loop:
+    """What the ways share: costs, refusals, and the best mapping so far."""
 
     def __init__(self, race: Race, seed: int):
         self.race, self.extraction = race, race.extraction
         self.rng = np.random.default_rng(seed)
+        self.best, self.best_cycles = race.xla_default, race.xla_default_cycles
         self.done: set[Assignment] = set()
-        self.failed: dict[tuple[int, int | None], int] = {}
-        self.masks = self.extraction.problem  # replaced below
-        self.masks = race.xla_default.masks
-        self.masks_cycles = race.xla_default_cycles
+        self.misses: dict[tuple[int, int | None], int] = {}
 
     # -- ways --------------------------------------------------------------------------------
 
     def plan(self, turn: int) -> float:
-        """Greedy's game on the problem, demanded of the compiler decision by decision."""
-        assignment = self._new_plan(turn)
+        """A game of our own, demanded of the compiler decision by decision."""
+        problem, assignment = self._new_plan(turn)
         if assignment is None:
             return float("inf")
         try:
-            found = verify(
-                self.race, self.extraction, assignment, modes=(EXACT, RELAXED, PERMITTED)
-            )
+            compiled, given_up = demand(self.race, problem, assignment)
         except CompileError:
             return float("inf")
-        self._note(found.cycles, found.assignment)
-        return found.cycles
+        cycles, found = self.race.learn(compiled)
+        for miss in compare(problem, assignment, found)[1]:
+            if miss.wanted_in_alternate:
+                key = miss.value, miss.time
+                step = _REFUSED if miss.value in given_up else 1
+                self.misses[key] = self.misses.get(key, 0) + step
+        return self._note(cycles, found)
 
     def permit_planned(self, turn: int) -> float:
-        """What greedy's game has in alternate memory anywhere is permitted, and no more."""
-        plan = plan_greedily(self._costs(turn))
-        return self._try(permit(self.extraction.problem, values_inside(self.extraction.problem, plan.masks)), turn)
+        """What a game of our own has in alternate memory anywhere is permitted, no slices."""
+        return self._permit_planned(turn, EXACT_OPTIONS)
+
+    def permit_planned_fully(self, turn: int) -> float:
+        """The same, with XLA's slices and prefetches across programs."""
+        return self._permit_planned(turn, {})
 
     def permit_wanted(self, turn: int) -> float:
         """What would be in alternate memory if room were no matter, less the least dense."""
-        return self._permit(turn, in_order=False)
-
-    def permit_in_order(self, turn: int) -> float:
-        """The same, and XLA places it in the order of learned benefit per byte."""
-        return self._permit(turn, in_order=True)
+        problem = self._costs(1 + (turn - 1) // len(_CUTS))
+        benefits = Benefits(problem)
+        wanted = benefits.wanted(self.best.masks, placeable(problem))
+        chosen = benefits.densest(wanted, _CUTS[(turn - 1) % len(_CUTS)])
+        return self._try(permit(problem, chosen))
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _permit(self, turn: int, in_order: bool) -> float:
-        problem = self._costs(1 + (turn - 1) // len(_CUTS))
-        benefits = Benefits(problem)
-        wanted = benefits.wanted(self.masks, placeable(problem))
-        chosen = benefits.densest(wanted, _CUTS[(turn - 1) % len(_CUTS)])
-        options = permit(problem, chosen)
-        if in_order:
-            options |= densest_first(problem, chosen)
-        return self._try(options, turn)
+    def _permit_planned(self, turn: int, options: dict[str, str]) -> float:
+        problem = self._costs(turn)
+        planned = plan(problem, [self.best], self.rng)
+        inside = values_inside(problem, planned.masks)
+        return self._try({**options, **permit(problem, inside)})
 
-    def _try(self, options: dict[str, str], turn: int) -> float:
+    def _try(self, options: dict[str, str]) -> float:
         tried = self.race.try_options(options)
-        if tried is None:
-            return float("inf")
-        self._note(*tried)
-        return tried[0]
+        return float("inf") if tried is None else self._note(*tried)
 
-    def _note(self, cycles: float, found: Assignment) -> None:
-        if cycles <= self.masks_cycles:
-            self.masks, self.masks_cycles = found.masks, cycles
+    def _note(self, cycles: float, found: Assignment) -> float:
+        if cycles < self.best_cycles:
+            self.best, self.best_cycles = found, cycles
+        return cycles
 
-    def _new_plan(self, turn: int) -> Assignment | None:
-        for draw in range(_MAX_DRAWS):
-            assignment = plan_greedily(self._costs(1 + draw))
-            key = dataclasses.replace(assignment, source="")
-            if key not in self.done:
-                self.done.add(key)
-                return assignment
-        return None
+    def _new_plan(self, turn: int) -> tuple[Problem, Assignment | None]:
+        """A plan that was not compiled before, None if none is found, and the problem it solves."""
+        refused = {key for key, count in self.misses.items() if count >= _REFUSED}
+        for draw in range(1, 1 + _MAX_DRAWS):
+            problem = with_refusals(self._costs(draw), refused)
+            # The first plan is wanted soon, and changes to it would rest on guesses.
+            rounds = 0 if turn == 1 else None
+            options = {} if rounds is None else {"rounds": rounds}
+            assignment = plan(problem, [self.best], self.rng, **options)
+            if assignment not in self.done:
+                self.done.add(assignment)
+                return problem, assignment
+        return problem, None
 
     def _costs(self, draw: int) -> Problem:
-        """The problem as it is; from the second draw on, unknown costs are drawn at random."""
+        """The problem as it is; from the second draw on, with unknown costs drawn at random."""
         problem = self.extraction.problem
         if draw <= 1:
             return problem
-        tables = []
-        for table, deviation in zip(
-            problem.cost_tables, self.extraction.uncertainty, strict=True
-        ):
-            noise = self.rng.standard_normal(len(deviation)) * deviation
-            cycles = np.maximum(np.rint(np.array(table.cycles) + noise), 0).astype(int)
-            tables.append(CostTable(tuple(cycles.tolist()), table.known))
-        return problem.replace(cost_tables=tuple(tables))
+        return with_costs_drawn(problem, self.extraction.uncertainty, self.rng)

@@ -69,7 +69,6 @@ class Race:
         self._known: dict[tuple, Compiled] = {}
         self._notes: dict[str, dict[str, Any]] = {}
         self._is_started = False
-        self._lock = threading.Lock()
         self.compiles = self.failures = self.refusals = 0
         self.best: Compiled | None = None
         self.best_cycles = self.xla_default_cycles = float("inf")
@@ -166,11 +165,7 @@ class Race:
         helper.start()
         default = self.compile({})
         helper.join()
-        module = placed_module(default)
-        self.extraction.learn(module)
-        self.extraction.refresh()
-        self.xla_default = self.extraction.assignment_of(default, "xla_default", module)
-        self.extraction.calibrate(self.xla_default_cycles, self.xla_default, is_ours=False)
+        self.xla_default = self.learn(default)[1]
         self._is_started = True
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, Assignment] | None:
@@ -183,11 +178,17 @@ class Race:
         except CompileError as error:
             self._progress(f"{self.elapsed:.0f} s: failed ({error})")
             return None
+        return self.learn(compiled)
+
+    def learn(self, compiled: Compiled) -> tuple[float, Assignment]:
+        """Learn from a compile; how fast it is, in cycles, and what it does."""
         module = placed_module(compiled)
         self.extraction.learn(module)
         self.extraction.refresh()
         cycles = compiled_latency(Module(compiled.hlo), self.extraction.target).cycles
-        return cycles, self.extraction.assignment_of(compiled, "candidate", module)
+        found = self.extraction.assignment_of(compiled, "candidate", module)
+        self.extraction.calibrate(cycles, found, is_ours=bool(compiled.options))
+        return cycles, found
 
     def result(self, rival: str) -> RivalResult:
         """The result as it stands."""
