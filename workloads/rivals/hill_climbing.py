@@ -7,12 +7,15 @@ for all: XLA answers a move by placing other things in the room that it leaves.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
+from malloc_game import Problem
 from workloads.rivals.permits import Benefits, permit, placeable
 from workloads.rivals.race import Race
 
-_MAX_MOVED = 8  # values at a time
+MAX_MOVED = 8  # values at a time
 _LEAST_CHANCE = 0.2  # of the mean chance, for a move that learned costs speak against
 _MAX_REPEATS = 64  # moves in a row that lead to where a compile has been
 
@@ -22,36 +25,55 @@ def hill_climbing(race: Race, seed: int = 0) -> None:
     race.start()
     rng = np.random.default_rng(seed)
     problem = race.extraction.problem
-    values = np.array(placeable(problem))
-    everything = frozenset(range(len(problem.values)))
+    movable = placeable(problem)
     kept: frozenset[int] = frozenset()
     best, masks = race.xla_default_cycles, race.xla_default.masks
     been = {kept}
     moved = 2.0
     repeats = 0
-    while len(values) and repeats < _MAX_REPEATS:
-        chances = _chances(Benefits(race.extraction.problem), masks, values, kept)
-        number = min(1 + rng.poisson(moved - 1.0), len(values))
-        flipped = rng.choice(values, size=number, replace=False, p=chances)
-        neighbour = kept.symmetric_difference(int(v) for v in flipped)
+    while movable and repeats < _MAX_REPEATS:
+        neighbour = move(Benefits(race.extraction.problem), masks, movable, kept, moved, rng)
         if neighbour in been:
             repeats += 1
-            moved = min(moved * 1.2, _MAX_MOVED)
+            moved = min(moved * 1.2, MAX_MOVED)
             continue
         repeats = 0
         been.add(neighbour)
-        options = permit(problem, everything - neighbour) if neighbour else {}
-        tried = race.try_options(options)
+        tried = race.try_options(keeping(problem, neighbour))
         if tried is not None and tried[0] <= best:
             # What works is done in larger steps, what does not in smaller ones.
-            moved = min(moved * 1.5, _MAX_MOVED) if tried[0] < best else moved
+            moved = min(moved * 1.5, MAX_MOVED) if tried[0] < best else moved
             kept, best, masks = neighbour, tried[0], tried[1].masks
         else:
             moved = max(moved / 1.2, 1.0)
 
 
+def keeping(problem: Problem, kept: Collection[int]) -> dict[str, str]:
+    """Compiler options that keep these values in default memory, and say nothing of others."""
+    return permit(problem, set(range(len(problem.values))).difference(kept)) if kept else {}
+
+
+def move(
+    benefits: Benefits,
+    masks: Sequence[int],
+    movable: Sequence[int],
+    kept: frozenset[int],
+    mean: float,
+    rng: np.random.Generator,
+) -> frozenset[int]:
+    """Other values to keep than `kept`: about `mean` of `movable` are different, at least one.
+
+    masks: what the compile that kept `kept` does.
+    """
+    values = np.array(movable)
+    number = min(1 + rng.poisson(mean - 1.0), len(values))
+    chances = _chances(benefits, masks, values, kept)
+    flipped = rng.choice(values, size=number, replace=False, p=chances)
+    return kept.symmetric_difference(flipped.tolist())
+
+
 def _chances(
-    benefits: Benefits, masks: tuple[int, ...], values: np.ndarray, kept: frozenset[int]
+    benefits: Benefits, masks: Sequence[int], values: np.ndarray, kept: frozenset[int]
 ) -> np.ndarray:
     """How likely each value is to be flipped: float64[len(values)], sum 1.
 

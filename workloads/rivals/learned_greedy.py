@@ -2,24 +2,27 @@
 
 There are several ways of choosing, and which one pays depends on the program: a plan of our own
 packs and times everything itself; a permission leaves that to XLA, which has slices and prefetches
-across programs, too. Each way gets its turn; then the one that came closest to the best gets every
-other. Where a choice comes out as one that was compiled before, costs that no compile has shown are
-drawn at random from what they may be.
+across programs, too; a small change to the best permission so far needs no faith in the costs. Each
+way gets its turn; then the one that came closest to the best gets every other. Where a choice comes
+out as one that was compiled before, costs that no compile has shown are drawn at random from what
+they may be.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
+import malloc_game as mg
 from malloc_game import Assignment, Problem
 from workloads.compare import compare
 from workloads.errors import CompileError
 from workloads.overrides import EXACT_OPTIONS
 from workloads.rivals.demand import demand
-from workloads.rivals.permits import Benefits, permit, placeable, values_inside
+from workloads.rivals.hill_climbing import MAX_MOVED, keeping, move
+from workloads.rivals.permits import Benefits, placeable, values_inside
 from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race
 
@@ -35,8 +38,10 @@ def learned_greedy(race: Race, seed: int = 0) -> None:
     """Run until `TimeIsUp`, or until nothing new comes to mind."""
     race.start(meanwhile=lambda problem: plan(problem, rounds=1))
     loop = _Loop(race, seed)
-    ways = [_Way(loop.plan), _Way(loop.permit_planned), _Way(loop.permit_wanted),
-            _Way(loop.permit_planned_fully)]  # fmt: skip
+    ways = [_Way(loop.plan), _Way(loop.permit_planned), _Way(loop.climb), _Way(loop.permit_wanted)]
+    if not loop.is_plan_promising():
+        ways.reverse()
+        ways.sort(key=lambda way: way.take_turn != loop.climb)
     idle = 0
     while idle < _MAX_IDLE:
         way = next_way(ways)
@@ -66,6 +71,16 @@ def next_way(ways: list[_Way]) -> _Way:
     return leader if is_leaders or not others else min(others, key=lambda way: way.turns)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Permission:
+    """A compile in which XLA placed what it was permitted to."""
+
+    cycles: float
+    has_slices: bool  # of parameters, and prefetches across programs
+    values: frozenset[int]  # permitted, of those that the game asks about
+    masks: tuple[int, ...]  # what it does
+
+
 class _Loop:
     """What the ways share: costs, refusals, and the best mapping so far."""
 
@@ -75,6 +90,16 @@ class _Loop:
         self.best, self.best_cycles = race.xla_default, race.xla_default_cycles
         self.done: set[Assignment] = set()
         self.misses: dict[tuple[int, int | None], int] = {}
+        self.placeable = placeable(self.extraction.problem)
+        self.been: set[tuple[bool, frozenset[int]]] = set()
+        self.best_permission = _Permission(
+            self.best_cycles, True, frozenset(self.placeable), self.best.masks
+        )
+
+    def is_plan_promising(self) -> bool:
+        """Whether greedy's game is predicted to be faster than all that was compiled so far."""
+        planned = plan(self.extraction.problem, rounds=0)
+        return mg.latency(self.extraction.problem, planned).cycles < self.race.best_cycles
 
     # -- ways --------------------------------------------------------------------------------
 
@@ -96,32 +121,52 @@ class _Loop:
         return self._note(cycles, found)
 
     def permit_planned(self, turn: int) -> float:
-        """What a game of our own has in alternate memory anywhere is permitted, no slices."""
-        return self._permit_planned(turn, EXACT_OPTIONS)
-
-    def permit_planned_fully(self, turn: int) -> float:
-        """The same, with XLA's slices and prefetches across programs."""
-        return self._permit_planned(turn, {})
+        """What a game of our own has in alternate memory anywhere is permitted."""
+        problem = self._costs(turn)
+        planned = plan(problem, [self.best], self.rng)
+        return self._permit(EXACT_OPTIONS, values_inside(problem, planned.masks))
 
     def permit_wanted(self, turn: int) -> float:
-        """What would be in alternate memory if room were no matter, less the least dense."""
-        problem = self._costs(1 + (turn - 1) // len(_CUTS))
-        benefits = Benefits(problem)
-        wanted = benefits.wanted(self.best.masks, placeable(problem))
-        chosen = benefits.densest(wanted, _CUTS[(turn - 1) % len(_CUTS)])
-        return self._try(permit(problem, chosen))
+        """What would be in alternate memory if room were no matter, less the least dense.
+
+        Every other time with XLA's slices, and its prefetches across programs.
+        """
+        repeat, rest = divmod(turn - 1, 2 * len(_CUTS))
+        benefits = Benefits(self._costs(1 + repeat))
+        wanted = benefits.wanted(self.best.masks, self.placeable)
+        chosen = benefits.densest(wanted, _CUTS[rest // 2])
+        return self._permit({} if rest % 2 else EXACT_OPTIONS, chosen)
+
+    def climb(self, turn: int) -> float:
+        """The best permission so far, changed a little; first, everything without slices."""
+        if turn == 1:
+            return self._permit(EXACT_OPTIONS, self.placeable)
+        start, benefits = self.best_permission, Benefits(self.extraction.problem)
+        kept = frozenset(self.placeable) - start.values
+        for attempt in range(_MAX_DRAWS):
+            mean = min(2.0 + attempt, MAX_MOVED)
+            neighbour = move(benefits, start.masks, self.placeable, kept, mean, self.rng)
+            if (start.has_slices, neighbour) not in self.been:
+                break
+        else:
+            return float("inf")
+        options = {} if start.has_slices else EXACT_OPTIONS
+        return self._permit(options, set(self.placeable) - neighbour)
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _permit_planned(self, turn: int, options: dict[str, str]) -> float:
-        problem = self._costs(turn)
-        planned = plan(problem, [self.best], self.rng)
-        inside = values_inside(problem, planned.masks)
-        return self._try({**options, **permit(problem, inside)})
-
-    def _try(self, options: dict[str, str]) -> float:
-        tried = self.race.try_options(options)
-        return float("inf") if tried is None else self._note(*tried)
+    def _permit(self, options: dict[str, str], values: Collection[int]) -> float:
+        """Compile with nothing but `values` permitted, of those that the game asks about."""
+        kept = frozenset(self.placeable).difference(values)
+        self.been.add((not options, kept))
+        tried = self.race.try_options({**options, **keeping(self.extraction.problem, kept)})
+        if tried is None:
+            return float("inf")
+        cycles, found = tried
+        if cycles < self.best_permission.cycles:
+            permitted = frozenset(self.placeable) - kept
+            self.best_permission = _Permission(cycles, not options, permitted, found.masks)
+        return self._note(cycles, found)
 
     def _note(self, cycles: float, found: Assignment) -> float:
         if cycles < self.best_cycles:
