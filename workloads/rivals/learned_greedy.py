@@ -11,7 +11,7 @@ they may be.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -22,13 +22,16 @@ from workloads.errors import CompileError
 from workloads.overrides import EXACT_OPTIONS
 from workloads.rivals.demand import demand
 from workloads.rivals.hill_climbing import MAX_MOVED, keeping, move
-from workloads.rivals.permits import Benefits, placeable, values_inside
+from workloads.rivals.permits import Benefits, placeable, placing_first, values_inside
 from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race
 
 # Shares of the values worth permitting that are kept out, the least dense ones: XLA's own greedy
 # choice among what it may place does the better the less it is offered.
 _CUTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
+# With slices or without, in the order of learned benefit per byte or in XLA's own.
+_STYLES = ((True, True), (False, False), (False, True), (True, False))
+_SHAKEN, _SHAKE = 0.1, 0.2  # share of the values whose order changes, by what share of the order
 _MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
 _MAX_IDLE = 12  # turns in a row without a compile
 _REFUSED = 2  # a decision that did not hold so often is taken to be refused
@@ -78,6 +81,7 @@ class _Permission:
     cycles: float
     has_slices: bool  # of parameters, and prefetches across programs
     values: frozenset[int]  # permitted, of those that the game asks about
+    priority: Mapping[int, float] | None  # highest is placed first; None: XLA's own order
     masks: tuple[int, ...]  # what it does
 
 
@@ -93,7 +97,7 @@ class _Loop:
         self.placeable = placeable(self.extraction.problem)
         self.been: set[tuple[bool, frozenset[int]]] = set()
         self.best_permission = _Permission(
-            self.best_cycles, True, frozenset(self.placeable), self.best.masks
+            self.best_cycles, True, frozenset(self.placeable), None, self.best.masks
         )
 
     def is_plan_promising(self) -> bool:
@@ -124,25 +128,27 @@ class _Loop:
         """What a game of our own has in alternate memory anywhere is permitted."""
         problem = self._costs(turn)
         planned = plan(problem, [self.best], self.rng)
-        return self._permit(EXACT_OPTIONS, values_inside(problem, planned.masks))
+        return self._permit(False, values_inside(problem, planned.masks))
 
     def permit_wanted(self, turn: int) -> float:
-        """What would be in alternate memory if room were no matter, less the least dense.
-
-        Every other time with XLA's slices, and its prefetches across programs.
-        """
-        repeat, rest = divmod(turn - 1, 2 * len(_CUTS))
+        """What would be in alternate memory if room were no matter, less the least dense."""
+        repeat, rest = divmod(turn - 1, len(_STYLES) * len(_CUTS))
+        cut, style = divmod(rest, len(_STYLES))
+        has_slices, is_ordered = _STYLES[style]
         benefits = Benefits(self._costs(1 + repeat))
         wanted = benefits.wanted(self.best.masks, self.placeable)
-        chosen = benefits.densest(wanted, _CUTS[rest // 2])
-        return self._permit({} if rest % 2 else EXACT_OPTIONS, chosen)
+        chosen = benefits.densest(wanted, _CUTS[cut])
+        priority = {v: -float(rank) for rank, v in enumerate(chosen)} if is_ordered else None
+        return self._permit(has_slices, chosen, priority)
 
     def climb(self, turn: int) -> float:
         """The best permission so far, changed a little; first, everything without slices."""
         if turn == 1:
-            return self._permit(EXACT_OPTIONS, self.placeable)
+            return self._permit(False, self.placeable)
         start, benefits = self.best_permission, Benefits(self.extraction.problem)
-        kept = frozenset(self.placeable) - start.values
+        kept, priority = frozenset(self.placeable) - start.values, start.priority
+        if priority is not None and turn % 2:
+            return self._permit(start.has_slices, start.values, self._shaken(priority))
         for attempt in range(_MAX_DRAWS):
             mean = min(2.0 + attempt, MAX_MOVED)
             neighbour = move(benefits, start.masks, self.placeable, kept, mean, self.rng)
@@ -150,23 +156,38 @@ class _Loop:
                 break
         else:
             return float("inf")
-        options = {} if start.has_slices else EXACT_OPTIONS
-        return self._permit(options, set(self.placeable) - neighbour)
+        return self._permit(start.has_slices, set(self.placeable) - neighbour, priority)
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _permit(self, options: dict[str, str], values: Collection[int]) -> float:
-        """Compile with nothing but `values` permitted, of those that the game asks about."""
-        kept = frozenset(self.placeable).difference(values)
-        self.been.add((not options, kept))
-        tried = self.race.try_options({**options, **keeping(self.extraction.problem, kept)})
+    def _permit(
+        self, has_slices: bool, values: Collection[int], priority: Mapping[int, float] | None = None
+    ) -> float:
+        """Compile with nothing but `values` permitted, of those that the game asks about.
+
+        priority: those of highest priority are placed first; None: XLA's own order.
+        """
+        problem, permitted = self.extraction.problem, frozenset(values)
+        kept = frozenset(self.placeable) - permitted
+        self.been.add((has_slices, kept))
+        options = {**({} if has_slices else EXACT_OPTIONS), **keeping(problem, kept)}
+        if priority is not None:
+            first = permitted & priority.keys()
+            options |= placing_first(problem, sorted(first, key=lambda v: (-priority[v], v)))
+        tried = self.race.try_options(options)
         if tried is None:
             return float("inf")
         cycles, found = tried
         if cycles < self.best_permission.cycles:
-            permitted = frozenset(self.placeable) - kept
-            self.best_permission = _Permission(cycles, not options, permitted, found.masks)
+            self.best_permission = _Permission(cycles, has_slices, permitted, priority, found.masks)
         return self._note(cycles, found)
+
+    def _shaken(self, priority: Mapping[int, float]) -> dict[int, float]:
+        """Priorities (0, -1, -2 ...) with some values moved up or down the order."""
+        step = self.rng.normal(scale=_SHAKE * len(priority), size=len(priority))
+        step *= self.rng.random(len(priority)) < _SHAKEN
+        ranks = np.array(list(priority.values())) + step
+        return dict(zip(priority, ranks.tolist(), strict=True))
 
     def _note(self, cycles: float, found: Assignment) -> float:
         if cycles < self.best_cycles:

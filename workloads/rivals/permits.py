@@ -6,7 +6,7 @@ values are worth permitting follows from the cost tables that compiles have fill
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -34,8 +34,11 @@ def permit(problem: Problem, values: Collection[int]) -> dict[str, str]:
     return {OVERRIDES_OPTION: overrides(problem, allowed, pin=False, prefetch=False)}
 
 
-def densest_first(problem: Problem, values: Sequence[int]) -> dict[str, str]:
-    """Compiler options under which these values are placed before all others, in this order."""
+def placing_first(problem: Problem, values: Iterable[int]) -> dict[str, str]:
+    """Compiler options under which these values are placed before all others, in this order.
+
+    Left to itself, XLA goes by its own estimate of benefit per byte.
+    """
     rows = [
         f"overrides {{ {position_matcher(name)}"
         f" override_options {{ assign_value: {_FIRST + rank} }} }}"
