@@ -3,9 +3,9 @@
 There are several ways of choosing, and which one pays depends on the program: a plan of our own
 packs and times everything itself; a permission leaves that to XLA, which has slices and prefetches
 across programs, too; a small change to the best permission so far needs no faith in the costs. Each
-way gets its turn; then the one that came closest to the best gets every other. Where a choice comes
-out as one that was compiled before, costs that no compile has shown are drawn at random from what
-they may be.
+way gets its turn; then the one that came closest to the best gets two of three. A plan that is
+predicted to be slower than what is there is not compiled. Where a choice comes out as one that was
+compiled before, costs that no compile has shown are drawn at random from what they may be.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _CUTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 # With slices or without, in the order of learned benefit per byte or in XLA's own.
 _STYLES = ((True, True), (False, False), (False, True), (True, False))
 _SHAKEN, _SHAKE = 0.1, 0.2  # share of the values whose order changes, by what share of the order
+_MARGIN = 1.05  # of a prediction, before anything like it was compiled
+_FAR = 0.95
 _MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
 _MAX_IDLE = 12  # turns in a row without a compile
 _REFUSED = 2  # a decision that did not hold so often is taken to be refused
@@ -42,9 +44,6 @@ def learned_greedy(race: Race, seed: int = 0) -> None:
     race.start(meanwhile=lambda problem: plan(problem, rounds=1))
     loop = _Loop(race, seed)
     ways = [_Way(loop.plan), _Way(loop.permit_planned), _Way(loop.climb), _Way(loop.permit_wanted)]
-    if not loop.is_plan_promising():
-        ways.reverse()
-        ways.sort(key=lambda way: way.take_turn != loop.climb)
     idle = 0
     while idle < _MAX_IDLE:
         way = next_way(ways)
@@ -64,13 +63,13 @@ class _Way:
 
 
 def next_way(ways: list[_Way]) -> _Way:
-    """The way whose turn it is: one after the other first, then the best way every other time."""
+    """The way whose turn it is: one after the other first, then the best two times out of three."""
     fresh = [way for way in ways if way.turns == 0]
     if fresh:
         return fresh[0]
     leader = min(ways, key=lambda way: way.best)
     others = [way for way in ways if way is not leader]
-    is_leaders = sum(way.turns for way in ways) % 2 == 0
+    is_leaders = sum(way.turns for way in ways) % 3 > 0
     return leader if is_leaders or not others else min(others, key=lambda way: way.turns)
 
 
@@ -100,18 +99,14 @@ class _Loop:
             self.best_cycles, True, frozenset(self.placeable), None, self.best.masks
         )
 
-    def is_plan_promising(self) -> bool:
-        """Whether greedy's game is predicted to be faster than all that was compiled so far."""
-        planned = plan(self.extraction.problem, rounds=0)
-        return mg.latency(self.extraction.problem, planned).cycles < self.race.best_cycles
-
     # -- ways --------------------------------------------------------------------------------
 
     def plan(self, turn: int) -> float:
         """A game of our own, demanded of the compiler decision by decision."""
         problem, assignment = self._new_plan(turn)
-        if assignment is None:
+        if assignment is None or not self._is_promising(problem, assignment):
             return float("inf")
+        self.done.add(assignment)
         try:
             compiled, given_up = demand(self.race, problem, assignment)
         except CompileError:
@@ -128,6 +123,8 @@ class _Loop:
         """What a game of our own has in alternate memory anywhere is permitted."""
         problem = self._costs(turn)
         planned = plan(problem, [self.best], self.rng)
+        if not self._is_promising(problem, planned):
+            return float("inf")
         return self._permit(False, values_inside(problem, planned.masks))
 
     def permit_wanted(self, turn: int) -> float:
@@ -142,8 +139,11 @@ class _Loop:
         return self._permit(has_slices, chosen, priority)
 
     def climb(self, turn: int) -> float:
-        """The best permission so far, changed a little; first, everything without slices."""
-        if turn == 1:
+        """The best permission so far, changed a little.
+
+        First everything is permitted, without slices, if XLA's default is not far behind.
+        """
+        if turn == 1 and self.best_cycles > _FAR * self.race.xla_default_cycles:
             return self._permit(False, self.placeable)
         start, benefits = self.best_permission, Benefits(self.extraction.problem)
         kept, priority = frozenset(self.placeable) - start.values, start.priority
@@ -159,6 +159,10 @@ class _Loop:
         return self._permit(start.has_slices, set(self.placeable) - neighbour, priority)
 
     # -- parts -------------------------------------------------------------------------------
+
+    def _is_promising(self, problem: Problem, planned: Assignment) -> bool:
+        """Whether a plan may be faster than all that was compiled so far, give or take."""
+        return mg.latency(problem, planned).cycles < _MARGIN * self.race.best_cycles
 
     def _permit(
         self, has_slices: bool, values: Collection[int], priority: Mapping[int, float] | None = None
@@ -204,7 +208,6 @@ class _Loop:
             options = {} if rounds is None else {"rounds": rounds}
             assignment = plan(problem, [self.best], self.rng, **options)
             if assignment not in self.done:
-                self.done.add(assignment)
                 return problem, assignment
         return problem, None
 
