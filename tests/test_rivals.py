@@ -121,6 +121,13 @@ def test_failures_are_counted_and_the_race_goes_on(made_up):
     assert run.best_cycles == 7.0
 
 
+def test_a_compiler_that_is_killed_before_the_first_results_is_asked_again(made_up):
+    answers = iter([CompilerKilled("killed"), CompilerKilled("killed"), 7.0])
+    run = made_up(lambda options: next(answers))
+    assert run._insist(lambda: run.compile({})).hlo == 7.0
+    assert run.xla_default_cycles == 7.0 and run.failures == 2
+
+
 def test_an_unknown_rival_is_an_error_that_names_those_there_are():
     with pytest.raises(WorkloadError, match="no rival 'greedier'; there are learned_greedy, knobs"):
         run("greedier", None, 1.0)

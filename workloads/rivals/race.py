@@ -1,11 +1,12 @@
 """What all rivals share: the clock, the compiler behind it, and the best compile so far.
 
-A `Race` stands where a `CompilerSession` is expected. Whatever is compiled through it is judged and
-counts, so that a rival is no more than a way of choosing what to compile next.
+Whatever is compiled through a `Race` is judged and counts, so that a rival is no more than a way of
+choosing what to compile next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -16,13 +17,14 @@ from malloc_game import TARGETS, Assignment, Problem
 from workloads.all_default import all_default_options
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.costs import CostStore
-from workloads.errors import CompileError, OverrideError
+from workloads.errors import CompileError, CompilerKilled, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import compiled_latency
 from workloads.placed import placed_module
 
 Progress = Callable[[str], None]
+_MAX_KILLED = 2  # times that the compiler may be killed before the first two compiles are done
 
 
 class TimeIsUp(Exception):
@@ -51,7 +53,7 @@ class Race:
     """One run of one rival on one program.
 
     Attributes:
-      extraction: the program as the game sees it; costs come in with `try_options` and `verify`.
+      extraction: the program as the game sees it, once started; `learn` brings costs in.
       best: the fastest compile so far, `best_cycles` its judged latency.
     """
 
@@ -66,7 +68,7 @@ class Race:
         self._began = time.monotonic()
         self._session, self._seconds, self._max_compiles = session, seconds, max_compiles
         self._progress = progress
-        self._known: dict[tuple, Compiled] = {}
+        self._known: dict[tuple, tuple[Compiled, float]] = {}  # with its judged latency
         self._notes: dict[str, dict[str, Any]] = {}
         self._is_started = False
         self.compiles = self.failures = self.refusals = 0
@@ -74,7 +76,7 @@ class Race:
         self.best_cycles = self.xla_default_cycles = float("inf")
         self.history: list[tuple[float, float]] = []
 
-    # -- as a compiler session ---------------------------------------------------------------
+    # -- the compiler, as `CompilerSession` has it -------------------------------------------
 
     name = property(lambda self: self._session.name)
     target = property(lambda self: self._session.target)
@@ -91,9 +93,9 @@ class Race:
         chosen = dict(options or {})
         if overrides is not None:
             chosen[OVERRIDES_OPTION] = overrides
-        key = tuple(sorted(chosen.items()))
+        key = _key(chosen)
         if key in self._known:
-            return self._known[key]
+            return self._known[key][0]
         self.check_time()
         try:
             compiled = self._session.compile(chosen)
@@ -108,7 +110,7 @@ class Race:
         cycles = compiled_latency(Module(compiled.hlo), TARGETS[self.target]).cycles
         if self._is_started and self.elapsed > self._seconds:
             raise TimeIsUp
-        self._known[key] = compiled
+        self._known[key] = compiled, cycles
         if not chosen:
             self.xla_default_cycles = cycles
         if cycles < self.best_cycles:
@@ -119,11 +121,6 @@ class Race:
             f" best {self.best_cycles:,.0f}"
         )
         return compiled
-
-    def place(self, options: Mapping[str, str]) -> tuple[Compiled, int]:
-        """As `CompilerSession.place`. Raises: `TimeIsUp`, and as that does."""
-        self.check_time()
-        return self._session.place(options)
 
     def remembered(self, label: str) -> dict[str, Any] | None:
         """As `CompilerSession.remembered`, if only for this race where nothing is cached."""
@@ -158,15 +155,29 @@ class Race:
         Raises:
           WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
         """
-        all_default = self.compile(all_default_options(self))
+        all_default = self._insist(lambda: self.compile(all_default_options(self)))
         store = None if self.uses_cache else CostStore()
         self.extraction = Extraction(all_default, self.name, store)
-        helper = threading.Thread(target=meanwhile, args=(self.extraction.problem,), daemon=True)
+
+        def work() -> None:
+            with contextlib.suppress(Exception):
+                meanwhile(self.extraction.problem)
+
+        helper = threading.Thread(target=work, daemon=True)
         helper.start()
-        default = self.compile({})
+        default = self._insist(lambda: self.compile({}))
         helper.join()
         self.xla_default = self.learn(default)[1]
         self._is_started = True
+
+    def _insist(self, work: Callable[[], Compiled]) -> Compiled:
+        """What `work` returns, though the compiler may be killed a few times meanwhile."""
+        for _ in range(_MAX_KILLED):
+            try:
+                return work()
+            except CompilerKilled:  # says nothing about the program; the session starts anew
+                continue
+        return work()
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, Assignment] | None:
         """Compile, learn, and say how fast the program is, in cycles, and what it does.
@@ -181,11 +192,11 @@ class Race:
         return self.learn(compiled)
 
     def learn(self, compiled: Compiled) -> tuple[float, Assignment]:
-        """Learn from a compile; how fast it is, in cycles, and what it does."""
+        """Learn from a compile of this race; how fast it is, in cycles, and what it does."""
         module = placed_module(compiled)
         self.extraction.learn(module)
         self.extraction.refresh()
-        cycles = compiled_latency(Module(compiled.hlo), self.extraction.target).cycles
+        _, cycles = self._known[_key(compiled.options)]
         found = self.extraction.assignment_of(compiled, "candidate", module)
         self.extraction.calibrate(cycles, found, is_ours=bool(compiled.options))
         return cycles, found
@@ -207,3 +218,7 @@ class Race:
             self.refusals,
             tuple(self.history),
         )
+
+
+def _key(options: Mapping[str, str]) -> tuple:
+    return tuple(sorted(options.items()))
