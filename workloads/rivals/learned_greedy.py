@@ -79,7 +79,7 @@ class _Permission:
 
     cycles: float
     has_slices: bool  # of parameters, and prefetches across programs
-    values: frozenset[int]  # permitted, of those that the game asks about
+    values: frozenset[int]  # permitted
     priority: Mapping[int, float] | None  # highest is placed first; None: XLA's own order
     masks: tuple[int, ...]  # what it does
 
@@ -93,10 +93,11 @@ class _Loop:
         self.best, self.best_cycles = race.xla_default, race.xla_default_cycles
         self.done: set[Assignment] = set()
         self.misses: dict[tuple[int, int | None], int] = {}
+        self.everything = frozenset(range(len(self.extraction.problem.values)))
         self.placeable = placeable(self.extraction.problem)
         self.been: set[tuple[bool, frozenset[int]]] = set()
         self.best_permission = _Permission(
-            self.best_cycles, True, frozenset(self.placeable), None, self.best.masks
+            self.best_cycles, True, self.everything, None, self.best.masks
         )
 
     # -- ways --------------------------------------------------------------------------------
@@ -144,9 +145,9 @@ class _Loop:
         First everything is permitted, without slices, if XLA's default is not far behind.
         """
         if turn == 1 and self.best_cycles > _FAR * self.race.xla_default_cycles:
-            return self._permit(False, self.placeable)
+            return self._permit(False, self.everything)
         start, benefits = self.best_permission, Benefits(self.extraction.problem)
-        kept, priority = frozenset(self.placeable) - start.values, start.priority
+        kept, priority = self.everything - start.values, start.priority
         if priority is not None and turn % 2:
             return self._permit(start.has_slices, start.values, self._shaken(priority))
         for attempt in range(_MAX_DRAWS):
@@ -156,7 +157,7 @@ class _Loop:
                 break
         else:
             return float("inf")
-        return self._permit(start.has_slices, set(self.placeable) - neighbour, priority)
+        return self._permit(start.has_slices, self.everything - neighbour, priority)
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -167,12 +168,12 @@ class _Loop:
     def _permit(
         self, has_slices: bool, values: Collection[int], priority: Mapping[int, float] | None = None
     ) -> float:
-        """Compile with nothing but `values` permitted, of those that the game asks about.
+        """Compile with nothing but `values` permitted in alternate memory.
 
         priority: those of highest priority are placed first; None: XLA's own order.
         """
         problem, permitted = self.extraction.problem, frozenset(values)
-        kept = frozenset(self.placeable) - permitted
+        kept = self.everything - permitted
         self.been.add((has_slices, kept))
         options = {**({} if has_slices else EXACT_OPTIONS), **keeping(problem, kept)}
         if priority is not None:
