@@ -23,7 +23,7 @@ from workloads.overrides import EXACT_OPTIONS
 from workloads.rivals.demand import demand
 from workloads.rivals.hill_climbing import MAX_MOVED, keeping, move
 from workloads.rivals.permits import Benefits, placeable, placing_first, values_inside
-from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
+from workloads.rivals.planning import ROUNDS, plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race
 
 # Shares of the values worth permitting that are kept out, the least dense ones: XLA's own greedy
@@ -32,8 +32,8 @@ _CUTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 # With slices or without, in the order of learned benefit per byte or in XLA's own.
 _STYLES = ((True, True), (False, False), (False, True), (True, False))
 _SHAKEN, _SHAKE = 0.1, 0.2  # share of the values whose order changes, by what share of the order
-_MARGIN = 1.05  # of a prediction, before anything like it was compiled
-_FAR = 0.95
+_MARGIN = 1.05  # a plan may be predicted to be so much slower than the best compile, and be tried
+_FAR = 0.95  # of XLA's default: what is faster leaves it far behind
 _MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
 _MAX_IDLE = 12  # turns in a row without a compile
 _REFUSED = 2  # a decision that did not hold so often is taken to be refused
@@ -205,9 +205,8 @@ class _Loop:
         for draw in range(1, 1 + _MAX_DRAWS):
             problem = with_refusals(self._costs(draw), refused)
             # The first plan is wanted soon, and changes to it would rest on guesses.
-            rounds = 0 if turn == 1 else None
-            options = {} if rounds is None else {"rounds": rounds}
-            assignment = plan(problem, [self.best], self.rng, **options)
+            rounds = 0 if turn == 1 else ROUNDS
+            assignment = plan(problem, [self.best], self.rng, rounds)
             if assignment not in self.done:
                 return problem, assignment
         return problem, None

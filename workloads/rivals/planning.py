@@ -19,14 +19,14 @@ from malloc_game.solvers.decode import latencies_of_wanted, num_slots, to_assign
 from malloc_game.state import DROP
 
 _BATCH = 32  # plays at once
-_ROUNDS = 12
+ROUNDS = 12
 
 
 def plan(
     problem: Problem,
     starts: Sequence[Assignment] = (),
     rng: np.random.Generator | None = None,
-    rounds: int = _ROUNDS,
+    rounds: int = ROUNDS,
 ) -> Assignment:
     """Greedy's game or the play of a start, whichever is faster, changed for the better.
 
