@@ -1,0 +1,70 @@
+"""Demanding a mapping of the compiler in few refusals, instead of decision by decision.
+
+`workloads.verify` keeps as much of a mapping as it can, in dozens of checks. Here seconds count: a
+refusal comes before code generation, so the full compile is its own check; and what is refused in
+one layer of a program will be refused in the next, so that all uses of its kind are given up.
+"""
+
+from __future__ import annotations
+
+from malloc_game import Assignment, Problem
+from workloads.compare import keep_only
+from workloads.compile import OVERRIDES_OPTION, Compiled
+from workloads.errors import OverrideError
+from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
+from workloads.packing import SORT_ORDER_OPTION, sort_order
+from workloads.refusal import is_prefetch, refused_value
+from workloads.rivals.race import Race
+
+MAX_REFUSALS = 12
+
+
+def demand(race: Race, problem: Problem, assignment: Assignment) -> tuple[Compiled, frozenset[int]]:
+    """Compile the program under `assignment`, or as much of it as can be had in a few tries.
+
+    What is refused is first only permitted, with all of its kind, then kept in default memory.
+    Returns the compile, and the values that are not demanded in it.
+
+    Raises:
+      OverrideError: refused to the end. TimeIsUp, CompileError: as `Race.compile`.
+    """
+    permitted: frozenset[int] = frozenset()
+    dropped: frozenset[int] = frozenset()
+    extra: dict[str, str] = {}
+    held = {chunk.value for chunk in assignment.chunks}
+    for tries_left in reversed(range(MAX_REFUSALS)):
+        asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
+        text = overrides(problem, asked, permitted=permitted)
+        try:
+            options = {**EXACT_OPTIONS, **extra, OVERRIDES_OPTION: text}
+            return race.compile(options), permitted | dropped
+        except OverrideError as error:
+            value = refused_value(problem, str(error))
+            if value is None or value in dropped or not tries_left:
+                raise
+            if _is_about_room(str(error)) and SORT_ORDER_OPTION not in extra:
+                extra = {**extra, SORT_ORDER_OPTION: sort_order(problem, assignment)}
+            elif is_prefetch(str(error)) and not KEEP_PREFETCHES.items() <= extra.items():
+                extra = {**extra, **KEEP_PREFETCHES}
+            elif value in permitted:
+                dropped |= {value}
+            else:
+                permitted |= alike(problem, value)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_about_room(message: str) -> bool:
+    """Whether an override error says that something did not fit, where or when it was asked."""
+    return "Out of alternate memory" in message or "spatial placement" in message
+
+
+def alike(problem: Problem, value: int) -> frozenset[int]:
+    """Values of one size that the same kinds of instructions use in the same places."""
+
+    def kind(v: int) -> tuple:
+        places = ((problem.instructions[t].cost_table, p) for t, p in problem.positions_of_value[v])
+        this = problem.values[v]
+        return this.size_bytes, this.is_parameter, frozenset(places)
+
+    wanted = kind(value)
+    return frozenset(v for v in range(len(problem.values)) if kind(v) == wanted)
