@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from workloads.errors import WorkloadError
+import malloc_game as mg
+from workloads import suite_data
+from workloads.compile import versions
+from workloads.errors import CompileError, WorkloadError
 from workloads.programs import SUITE
 from workloads.suite import SPLITS, load_suite, suite
+from workloads.suite_data import build_all, load_index, wanted
 
 
 def test_every_program_is_in_exactly_one_family_and_every_family_in_one_split():
@@ -63,3 +67,81 @@ def test_a_good_suite_file_is_read(tmp_path):
     (tmp_path / "suite.json").write_text(json.dumps(GOOD))
     (entry,) = load_suite(tmp_path / "suite.json", ("a",))
     assert (entry.program, entry.family, entry.split, entry.targets) == ("a", "f", "train", ("v4",))
+
+
+# -- the suite's data ------------------------------------------------------------------------
+
+
+def test_pairs_are_named_by_program_or_by_program_and_target():
+    targets = [("decode", t) for t in suite()["decode"].targets]
+    assert wanted(["decode", "lstm-v4"]) == [*targets, ("lstm", "v4")]
+    assert len(wanted()) == sum(len(e.targets) for e in suite().values())
+    for name in ("nothing", "decode-v3", "nothing-v4", "-v4"):
+        with pytest.raises(WorkloadError, match="no pair"):
+            wanted([name])
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """`build_all` with a compiler that writes random problems, and what it was asked for."""
+    asked = []
+
+    def fake(program, target, directory, *, timeout, progress):
+        asked.append((program, target))
+        if program == "lstm":
+            raise CompileError("too hard")
+        problem = mg.random_problem(len(asked), 20).replace(target=mg.TARGETS[target])
+        provenance = {
+            "program": program, "target": target, "versions": versions(),
+            "xla_default_compiled_cycles": 5.0, "bound_cycles": 1.0,
+        }  # fmt: skip
+        directory.mkdir(exist_ok=True)
+        path = directory / f"{program}-{target}.json.gz"
+        problem = problem.replace(provenance=provenance)
+        mg.save_problem(problem, path, mg.all_default(problem))
+
+    monkeypatch.setattr(suite_data, "build", fake)
+    monkeypatch.setattr(suite_data, "check_compiler", lambda: None)
+    return asked
+
+
+def test_missing_pairs_are_built_once_and_what_fails_is_named(build, tmp_path):
+    pairs = [("decode", "v4"), ("lstm", "v4"), ("adam_step", "v5e")]
+    failures = build_all(pairs, tmp_path)
+    assert failures == {"lstm on v4": "too hard"} and build == pairs
+    build_all(pairs, tmp_path)
+    assert build == [*pairs, ("lstm", "v4")], "only what failed is tried again"
+    index = load_index(tmp_path)
+    assert [p.name for p in index] == ["decode-v4", "adam_step-v5e"], "in the suite's order"
+    problem, reference = index[0].load(tmp_path)
+    assert mg.latency(problem, reference).cycles == index[0].xla_default == index[0].all_default
+    assert (index[0].family, index[0].split, index[0].bound) == ("decode", "test", 1.0)
+    assert index[0].contended and index[0].headroom == pytest.approx(1 - 1 / index[0].all_default)
+
+
+def test_a_file_of_another_compiler_is_built_anew(build, tmp_path, monkeypatch):
+    build_all([("decode", "v4")], tmp_path)
+    monkeypatch.setattr(suite_data, "versions", lambda: {"libtpu": "another"})
+    build_all([("decode", "v4")], tmp_path)
+    assert len(build) == 2
+
+
+def test_a_problem_file_that_is_not_the_index_s_is_refused(build, tmp_path):
+    build_all([("decode", "v4")], tmp_path)
+    (pair,) = load_index(tmp_path)
+    pair.path(tmp_path).write_bytes(b"")
+    with pytest.raises(WorkloadError, match="differs from its index; run `make suite`"):
+        pair.load(tmp_path)
+    pair.path(tmp_path).unlink()
+    with pytest.raises(WorkloadError, match="is missing"):
+        pair.load(tmp_path)
+    (tmp_path / "index.json").write_text("{}")
+    with pytest.raises(WorkloadError, match="not an index of version"):
+        load_index(tmp_path)
+
+
+def test_a_stray_problem_file_is_named(build, tmp_path):
+    problem = mg.random_problem(0, 20)
+    mg.save_problem(problem, tmp_path / "x.json.gz")
+    with pytest.raises(WorkloadError, match="x.json.gz: not a problem file of the suite"):
+        build_all([], tmp_path)
