@@ -16,7 +16,7 @@ from workloads.compile import CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
-from workloads.guided import Found, GuidedSearch
+from workloads.guided import VARIANTS, Found, GuidedSearch, State
 from workloads.learning import plan_greedily
 from workloads.verify import MODES, Verification, verify
 
@@ -26,6 +26,8 @@ _GREEDY_ROUNDS = 3
 _MAX_CALIBRATIONS = 10
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
+# What the search promises is compiled if it is so much below the best so far.
+_WORTH_A_COMPILE = 0.999
 
 
 class CompilerLoop:
@@ -133,6 +135,9 @@ class CompilerLoop:
     def start_guided(self, seed: int) -> None:
         """Set up the search over what XLA may place by itself; see `workloads.guided`."""
         self.guided = GuidedSearch(self.session, self.extraction, self.xla_default, seed)
+        for variant in range(1, len(VARIANTS)):
+            if self.left() > 0:
+                self.guided.consider(State(variant=variant))
 
     def guide(self, seconds: float) -> float:
         """Search for a while, from the best mappings so far too; the cycles it promises."""
@@ -148,9 +153,10 @@ class CompilerLoop:
         return self.guided.promise
 
     def compile_guided(self) -> bool:
-        """Compile what the search thinks most of; False if that is nothing new."""
+        """Compile what the search thinks most of, if it promises to be the best of all; whether."""
         assert self.guided is not None
-        found = self.guided.compile_best()
+        best = min(c.compiled for c in self.candidates.values() if c.compiled)
+        found = self.guided.compile_best(below=best * _WORTH_A_COMPILE)
         if found is None:
             return False
         self.num_compiles += 1

@@ -15,12 +15,12 @@ from workloads.hlo import Module
 from workloads.judge import compiled_latency
 from workloads.overrides import keep
 from workloads.packing import SORT_ORDER_OPTION
+from workloads.permits import Benefits, masks_of, permit, placeable, values_inside
 from workloads.rivals import COMPILER_RIVALS, race, run
 from workloads.rivals.demand import MAX_REFUSALS, alike, demand
 from workloads.rivals.hill_climbing import hill_climbing
 from workloads.rivals.knobs import KNOBS, combinations, knobs, settings
 from workloads.rivals.learned_greedy import _Way, next_way
-from workloads.rivals.permits import Benefits, masks_of, permit, placeable, values_inside
 from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race, TimeIsUp
 

@@ -1,15 +1,17 @@
 """Local search over what the compiler may place: it fills the rest in, and every step is checked.
 
-A state is a set of values that must stay in default memory, and of computed values that must be in
-alternate memory. Everything else is left to XLA, with its slices, evictions and prefetches across
-programs, so that XLA's default is the empty state. The fast check (`placement`) says in about half
-a second what the compiler makes of a state; the learned costs and the simulator say what it is
-worth. The most promising states are compiled, which corrects the costs, and the search goes on.
+A state is a set of values that must stay in default memory, one of computed values that must be in
+alternate memory, and an order in which XLA places values. Everything else is left to XLA, with its
+slices, evictions and prefetches across programs, so that XLA's default is the empty state. The fast
+check (`placement`) says in about half a second what the compiler makes of a state; the learned
+costs and the simulator say what it is worth. The most promising states are compiled, which corrects
+the costs, and the search goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -22,15 +24,20 @@ from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
 from workloads.overrides import EXACT_OPTIONS, keep_value, pin_value
+from workloads.permits import Benefits, placing_first, values_inside
 from workloads.placed import placed_module
 from workloads.placement import placer_of
 
 # Sizes of a move, in values; small ones refine, large ones leave local optima.
 _MOVE_SIZES = (1, 1, 1, 2, 4, 8)
-_P_KEEP, _P_RELEASE, _P_PIN = 0.6, 0.25, 0.15
+# How often a move keeps values, releases them, pins them, or shakes the order of placement.
+_SHARES = {"keep": 0.5, "release": 0.2, "pin": 0.15, "order": 0.15}
 # A move chooses among this share of the values, those that look best for it.
 _POOL_SHARE, _POOL_LEAST = 1 / 3, 6
 _MAX_TRIES = 50  # moves drawn before the neighbourhood counts as exhausted
+# Shares of the values worth having that are kept out to begin with, the least dense ones.
+_CUTS = (0.0, 0.05, 0.15)
+_SHAKEN, _SHAKE = 0.1, 0.2  # share of the order that moves, by what share of its length
 # Compiler options that a state may come with; the first is XLA's default.
 VARIANTS: tuple[Mapping[str, str], ...] = (
     {},
@@ -47,13 +54,15 @@ class State:
     kept: frozenset[int] = frozenset()  # values in default memory
     pinned: frozenset[int] = frozenset()  # computed values in alternate memory
     variant: int = 0  # of VARIANTS
+    order: tuple[int, ...] = ()  # values that are placed before all others, in this order
 
     def options(self, problem: Problem) -> dict[str, str]:
         """Compiler options that say so."""
         rows = [row for v in sorted(self.kept) for row in keep_value(problem, v)]
         rows += [row for v in sorted(self.pinned) for row in pin_value(problem, v)]
         asked = {OVERRIDES_OPTION: "\n".join(rows)} if rows else {}
-        return {**VARIANTS[self.variant], **asked}
+        first = [v for v in self.order if v not in self.kept]
+        return {**VARIANTS[self.variant], **asked, **placing_first(problem, first)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +109,7 @@ class GuidedSearch:
         self._predicted: dict[State, float] = {}
         self._compiled: dict[State, Found | None] = {State(): None}
         self._current = State()
+        self._queue: list[State] | None = None  # to be tried next; None: to be filled
         self.found: list[Found] = []
         self.checks = 0
         self.rank()
@@ -149,82 +159,100 @@ class GuidedSearch:
             )
         )
 
+    def worth_having(self) -> Iterator[State]:
+        """States that permit what would save cycles if room were no matter, given the current one.
+
+        Less the least dense values, in the order of benefit per byte and time or in XLA's own.
+        """
+        problem = self._extraction.problem
+        benefits = Benefits(problem)
+        placed = self._placed[self._current]
+        assert placed is not None
+        wanted = benefits.wanted(placed.masks, self._values)
+        for cut, variant, is_ordered in itertools.product(_CUTS, (1, 0), (True, False)):
+            permitted = benefits.densest(wanted, cut)
+            kept = frozenset(self._values) - set(permitted)
+            yield State(kept, variant=variant, order=tuple(permitted) if is_ordered else ())
+
     # -- moves -------------------------------------------------------------------------------
 
-    def _benefits(self, assignment: Assignment) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the values: cycles that alternate memory saves it per byte and time, given
-        where everything else is, and whether it is there anywhere: float64[V], bool[V]."""
-        problem = self._extraction.problem
-        density, is_inside = np.zeros(len(self._values)), np.zeros(len(self._values), bool)
-        for i, v in enumerate(self._values):
-            bits: dict[int, int] = {}
-            for t, p in problem.positions_of_value[v]:
-                bits[t] = bits.get(t, 0) | 1 << p
-                is_inside[i] |= assignment.in_alternate(t, p)
-            saved = sum(
-                problem.instructions[t].trip_count
-                * (
-                    problem.instruction_cycles(t, assignment.masks[t] & ~mask)
-                    - problem.instruction_cycles(t, assignment.masks[t] | mask)
-                )
-                for t, mask in bits.items()
-            )
+    def _pools(self) -> dict[str, list[int]]:
+        """For each kind of move, the values to choose from: those that look best for it."""
+        problem, state = self._extraction.problem, self._current
+        placed = self._placed[state]
+        assert placed is not None
+        benefits = Benefits(problem)
+        inside = values_inside(problem, placed.masks)
+
+        def density(v: int) -> float:
             value = problem.values[v]
-            density[i] = saved / (max(value.size_bytes, 1) * max(value.end - value.start, 1))
-        return density, is_inside
+            return benefits.density(v, placed.masks) / max(value.end - value.start, 1)
+
+        def can_be_pinned(v: int) -> bool:
+            value = problem.values[v]
+            is_free = value.is_parameter or value.is_live_out or value.is_refused
+            return not is_free and value.copied_at < 0 and v not in inside
+
+        def best(values: Iterable[int], sign: float) -> list[int]:
+            ranked = sorted(values, key=lambda v: (sign * density(v), v))
+            return ranked[: max(_POOL_LEAST, int(len(ranked) * _POOL_SHARE))]
+
+        return {
+            "keep": best((v for v in self._values if v in inside and v not in state.kept), 1.0),
+            "release": sorted(state.kept | state.pinned),
+            "pin": best((v for v in self._values if can_be_pinned(v)), -1.0),
+            "order": list(state.order),
+        }
 
     def _moves(self) -> Iterator[State]:
         """Random neighbours of the current state that were not tried."""
-        state, values = self._current, np.array(self._values)
-        placed = self._placed[state]
-        assert placed is not None
-        density, is_inside = self._benefits(placed)
-        problem = self._extraction.problem
-        is_kept = np.isin(values, list(state.kept))
-        is_pinned = np.isin(values, list(state.pinned))
-        can_pin = np.array(
-            [
-                not (x.is_parameter or x.is_live_out or x.is_refused) and x.copied_at < 0
-                for x in (problem.values[v] for v in self._values)
-            ]
-        )
-        free_to_keep = ~is_kept & is_inside
-        pools = {
-            "keep": values[free_to_keep][np.argsort(density[free_to_keep])],
-            "release": values[is_kept | is_pinned],
-            "pin": values[can_pin & ~is_inside][np.argsort(-density[can_pin & ~is_inside])],
-        }
+        state, pools = self._current, self._pools()
         for _ in range(_MAX_TRIES):
-            kind = self._rng.choice(list(pools), p=[_P_KEEP, _P_RELEASE, _P_PIN])
+            kind = self._rng.choice(list(_SHARES), p=list(_SHARES.values()))
             pool = pools[kind]
-            if not len(pool):
+            if not pool:
                 continue
-            if kind != "release":
-                pool = pool[: max(_POOL_LEAST, int(len(pool) * _POOL_SHARE))]
             size = min(int(self._rng.choice(_MOVE_SIZES)), len(pool))
             chosen = frozenset(self._rng.choice(pool, size, replace=False).tolist())
-            kept = state.kept | chosen if kind == "keep" else state.kept - chosen
-            pinned = state.pinned | chosen if kind == "pin" else state.pinned - chosen
-            move = dataclasses.replace(state, kept=kept, pinned=pinned)
+            kept = state.kept | chosen if kind == "keep" else state.kept
+            pinned = state.pinned | chosen if kind == "pin" else state.pinned
+            order = self._shaken(state.order) if kind == "order" else state.order
+            if kind == "release":
+                kept, pinned = kept - chosen, pinned - chosen
+            move = dataclasses.replace(state, kept=kept, pinned=pinned - kept, order=order)
             if move not in self._placed:
                 yield move
 
+    def _shaken(self, order: tuple[int, ...]) -> tuple[int, ...]:
+        """The order with some values moved up or down."""
+        is_moved = self._rng.random(len(order)) < _SHAKEN
+        step = self._rng.normal(scale=_SHAKE * len(order), size=len(order))
+        ranks = np.arange(len(order)) + is_moved * step
+        return tuple(np.array(order)[np.argsort(ranks)].tolist())
+
     def step(self) -> bool:
-        """Try one neighbour of the current state; returns False if none is left."""
-        move = next(self._moves(), None)
-        if move is None:
+        """Try a state: one of the queue, else a neighbour; returns False if none is left.
+
+        What is worth having is queued at the beginning, and again when a compile has taught costs.
+        """
+        if self._queue is None:
+            self._queue = [s for s in self.worth_having() if s not in self._placed]
+        state = self._queue.pop(0) if self._queue else next(self._moves(), None)
+        if state is None:
             return False
-        self.consider(move)
+        self.consider(state)
         return True
 
     # -- compiles ----------------------------------------------------------------------------
 
-    def compile_best(self) -> Found | None:
+    def compile_best(self, below: float = np.inf) -> Found | None:
         """Compile the most promising state that was not; learn from it, and rank all states anew.
 
-        None if there is none that promises more than what was compiled, or the compiler fails.
+        None if there is none that promises more than what was compiled, or fewer cycles than
+        `below`, or if the compiler fails.
         """
-        best_compiled = min((f.cycles for f in self.found), default=np.inf)
+        best_compiled = min((f.cycles for f in self.found), default=below)
+        best_compiled = min(best_compiled, below)
         left = [s for s in self._predicted if s not in self._compiled]
         state = min(left, key=self._predicted.__getitem__, default=None)
         if state is None or self._predicted[state] >= best_compiled:
@@ -244,6 +272,7 @@ class GuidedSearch:
         self._compiled[state], self._placed[state] = found, assignment
         self.found.append(found)
         self.rank()
+        self._queue = None
         return found
 
     def _compile(self, options: Mapping[str, str]) -> tuple[CompiledLatency, Assignment]:
@@ -294,10 +323,9 @@ def guided_search(
         late = deadline is not None and time.monotonic() + 0.5 * compile_seconds > deadline
         return late or (max_checks is not None and search.checks >= max_checks)
 
-    for state in (
-        *(State(variant=i) for i in range(1, len(VARIANTS))),
-        *(search.guided_by(start) for start in starts),
-    ):
+    first = [State(variant=i) for i in range(1, len(VARIANTS))]
+    first += [search.guided_by(start) for start in starts]
+    for state in first:
         if is_over():
             break
         search.consider(state)

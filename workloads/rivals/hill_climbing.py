@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from malloc_game import Problem
-from workloads.rivals.permits import Benefits, permit, placeable
+from workloads.permits import Benefits, permit, placeable
 from workloads.rivals.race import Race
 
 MAX_MOVED = 8  # values at a time

@@ -20,9 +20,9 @@ from malloc_game import Assignment, Problem
 from workloads.compare import compare
 from workloads.errors import CompileError
 from workloads.overrides import EXACT_OPTIONS
+from workloads.permits import Benefits, placeable, placing_first, values_inside
 from workloads.rivals.demand import demand
 from workloads.rivals.hill_climbing import MAX_MOVED, keeping, move
-from workloads.rivals.permits import Benefits, placeable, placing_first, values_inside
 from workloads.rivals.planning import ROUNDS, plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race
 
