@@ -59,9 +59,7 @@ def observe(program: malloc_game.Program, state: malloc_game.GameState) -> chex.
     return _over_games(malloc_game.observe, program)(program, state)
 
 
-def observe_for(
-    config: AgentConfig, model: Model, state: malloc_game.GameState
-) -> chex.Array:
+def observe_for(config: AgentConfig, model: Model, state: malloc_game.GameState) -> chex.Array:
     """What the networks of `config` see of a batch of states: float32[B, O]."""
     observation = observe(model.program, state)
     if config.network.features == "game":

@@ -200,9 +200,7 @@ class Planner:
         """Plays a batch to its end in chunks; None if the deadline came first."""
         began = time.monotonic()
         self._key, play_key = jax.random.split(self._key)
-        model = Model(
-            params=self._train_state.params, program=self._program, outlook=self._outlook
-        )
+        model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
         # Game 0 is always free of noise; noise grows with the number of the game.
         noise = self.config.search.gumbel_scale * is_noisy
         gumbel_scale = jnp.linspace(0.0, noise, self.config.self_play.num_games)
