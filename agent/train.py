@@ -40,9 +40,10 @@ def init_train_state(
     if params is None:
         network = make_network(config.network, malloc_game.NUM_ACTIONS)
         params = init_params(network, observation_size(config), params_key)
+    # Copies, because all of it will be donated, and what is given is the caller's.
     return TrainState(
-        params=params,
-        target_params=jax.tree.map(jnp.copy, params),  # the two are donated together
+        params=jax.tree.map(jnp.copy, params),
+        target_params=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config).init(params),
         num_updates=jnp.int32(0),
     )

@@ -270,14 +270,21 @@ def test_zero_shot_plays_one_legal_game_the_same_every_time(agent, dynamics):
     np.testing.assert_array_equal(actions, again)
 
 
-def test_a_planner_starts_from_given_parameters(agent):
+def test_a_planner_starts_from_given_parameters_and_leaves_them_alone(agent):
     config, params = agent
+    # A network that wants everything in default memory.
+    head = params["params"]["policy_head"]["Dense_1"]
+    head = head | {"bias": jnp.array([0.0, 0.0, 100.0])}
+    params = {"params": params["params"] | {"policy_head": {**params["params"]["policy_head"]}}}
+    params["params"]["policy_head"]["Dense_1"] = head
     config = dataclasses.replace(config, self_play=SelfPlayConfig(num_games=2, chunk_moves=16))
     program = mg.encode(mg.random_problem(5, num_instructions=12))
-    given = Planner(program, config, params=params).greedy_play()
-    fresh = Planner(program, config).greedy_play()
-    assert given[0].tolist() != fresh[0].tolist()
-    jax.block_until_ready(params)  # the planner has taken a copy: these are not donated
+    count = int(program.num_decisions)
+    planner = Planner(program, config, params=params)
+    assert set(planner.greedy_play()[0][:count].tolist()) == {mg.DROP}
+    planner.run(iterations=1)
+    np.testing.assert_array_equal(head["bias"], [0.0, 0.0, 100.0])  # not donated
+    assert set(Planner(program, config).greedy_play()[0][:count].tolist()) != {mg.DROP}
 
 
 def test_bfloat16_networks_keep_float32_parameters_and_predictions(agent):
