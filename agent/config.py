@@ -124,7 +124,7 @@ class SelfPlayConfig:
     perturbation_batches: int = 2  # perturbation batches after each batch of free games; 0: none
     perturbation_windows: int = 4  # the most windows of a perturbation batch (at least one is used)
     perturbation_window_moves: int = 16  # the longest window
-    random_move_probability: float = 0.05  # of a random legal move inside a window
+    random_move_probability: float = 0.05  # of a random legal move where search may decide
     # Under piecemeal rules: times that what follows a dead end of a batch is chosen anew. Later
     # dead ends only drop the value that is stuck.
     drop_backups: int = 8

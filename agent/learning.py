@@ -61,6 +61,7 @@ def init_stream_replay(config: TrainingConfig) -> chex.ArrayTree:
         reward=jnp.float32(0),
         policy=jnp.zeros(actions, jnp.float32),
         is_searched=jnp.bool_(False),
+        is_target=jnp.bool_(False),
         value=jnp.float32(0),
         is_last=jnp.bool_(False),
         is_cut=jnp.bool_(False),

@@ -2,8 +2,8 @@
 
 Every game of a batch has its own program and starts anew when it is over, so that short games do
 not wait for long ones. What is recorded is a stream of moves; `chunk_moves` at a time go to replay.
-Games follow their script as in `self_play`: FREE where search decides, or the moves of a game that
-is imitated.
+Games follow their script as in `self_play`: FREE where search decides, RANDOM, or the moves of a
+game that is imitated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import malloc_game
 from agent.config import AgentConfig
 from agent.inference import Model
-from agent.self_play import FREE, one_move
+from agent.self_play import FREE, RANDOM, one_move
 from agent.types import Moves
 
 _NOTHING_SAVED = -(1 << 31) + 1  # below what any game saves
@@ -27,7 +27,7 @@ class Stream:
 
     state: malloc_game.GameState  # [B]
     history: chex.Array  # int8[B, D], moves of the game so far
-    script: chex.Array  # int8[B, D], of the game so far: FREE or an action
+    script: chex.Array  # int8[B, D], of the game so far: FREE, RANDOM or an action
     num_finished: chex.Array  # int32[B]
     saved_sum: chex.Array  # float32[B], of cycles saved by finished games
     best_saved: chex.Array  # int32[B], cycles saved by the best finished game
@@ -83,7 +83,7 @@ def play_stream(
         script = stream.script[game, position].astype(jnp.int32)
         state, row = one_move(config, model, stream.state, script, gumbel_scale, move_key)
         history = stream.history.at[game, position].set(row["action"].astype(jnp.int8))
-        row["is_last"] = state.done
+        row |= {"is_last": state.done, "is_target": script != RANDOM}
         stream = stream.replace(state=state, history=history)
         stream = jax.lax.cond(
             jnp.any(state.done),

@@ -106,6 +106,7 @@ def stream_windows(config: AgentConfig, moves: Moves) -> Windows:
     )[: unroll_steps + 1]
 
     is_last, is_cut = moves.is_last[: unroll_steps + 1], is_cut[: unroll_steps + 1]
+    is_target = moves.is_target[: unroll_steps + 1]
     is_inside = _none_before(is_last)  # after the end states are absorbing
     is_cut = is_cut & is_inside
     is_known = _none_before(is_cut)
@@ -114,7 +115,7 @@ def stream_windows(config: AgentConfig, moves: Moves) -> Windows:
         action=moves.action[:unroll_steps].astype(jnp.int32),
         reward=moves.reward[:unroll_steps] * is_inside[:-1],
         policy=moves.policy[: unroll_steps + 1],
-        policy_weight=(is_inside & is_known).astype(jnp.float32),
+        policy_weight=(is_inside & is_known & is_target).astype(jnp.float32),
         value=returns * is_inside,
         value_weight=(is_known & ~is_cut).astype(jnp.float32),
         reward_weight=is_known[:-1].astype(jnp.float32),

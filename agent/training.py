@@ -26,7 +26,7 @@ from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
 from agent.inference import Model, outlook_for
 from agent.learning import GAMES, add_moves, init_stream_replay, learn_from_stream, make_mesh
-from agent.self_play import FREE
+from agent.self_play import FREE, RANDOM
 from agent.stream import Stream, play_stream, start_stream
 from agent.train import init_train_state
 from agent.training_config import TrainingConfig
@@ -142,7 +142,7 @@ class Trainer:
         self._check_divisible()
         params_key, key = jax.random.split(jax.random.key(seed))
         self._key = self._replicate(key)
-        self._host_rng = np.random.default_rng(seed)  # chooses buckets, nothing else
+        self._host_rng = np.random.default_rng(seed)  # chooses buckets and random moves
         self._train_state = self._replicate(_init_train_state(config.agent, params_key))
         self._replay_state = self._replicate(_init_replay(config))
         num_games = config.agent.self_play.num_games
@@ -240,9 +240,16 @@ class Trainer:
         return self._numbers(loss)
 
     def _script(self, group: _Group) -> np.ndarray:
-        """int8[B, D]: the last games of the batch imitate the best one known of their program."""
-        num_games = self.config.agent.self_play.num_games
+        """int8[B, D]: what games that start now do.
+
+        Search decides, in every second game but for a few random moves, without which a policy
+        that has become sure of itself would see nothing new. The last games of the batch imitate
+        the best one known of their program."""
+        settings = self.config.agent.self_play
+        num_games = settings.num_games
         script = np.full((num_games, group.bucket.max_decisions), FREE, np.int8)
+        is_random = self._host_rng.random(script[1::2].shape) < settings.random_move_probability
+        script[1::2][is_random] = RANDOM
         first = num_games - self.config.num_imitating
         rows = np.arange(first, num_games) % len(group.bucket.tasks)
         is_known = group.best_cycles[rows] < np.iinfo(np.int64).max

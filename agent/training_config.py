@@ -78,7 +78,7 @@ class CheckpointConfig:
 def _default_agent() -> AgentConfig:
     return AgentConfig(
         network=NetworkConfig(features="outlook"),
-        search=SearchConfig(num_simulations=8),
+        search=SearchConfig(num_simulations=8, value_scale=0.2),
         self_play=SelfPlayConfig(num_games=64, chunk_moves=64),
         train=TrainConfig(
             batch_size=256,

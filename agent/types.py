@@ -61,6 +61,7 @@ class Moves:
     reward: chex.Array  # float32[...], scaled, of that move
     policy: chex.Array  # float32[..., A], of the search, or one-hot of an imitated action
     is_searched: chex.Array  # bool[...], whether search chose
+    is_target: chex.Array  # bool[...], whether the policy is to be learned: not of random moves
     value: chex.Array  # float32[...], value at the root
     is_last: chex.Array  # bool[...], the game ends with this move
     is_cut: chex.Array  # bool[...], what follows in the stream is not what followed in the game
