@@ -8,6 +8,8 @@ import math
 import pathlib
 from typing import Any
 
+from malloc_game.fileio import write_bytes
+
 
 class MetricsLog:
     """Writes `metrics.jsonl`, and `tensorboard/` with the package tensorboardX."""
@@ -59,4 +61,4 @@ def _keep_before(path: pathlib.Path, first: int) -> None:
             is_kept = False
         if is_kept:
             kept.append(line + "\n")
-    path.write_text("".join(kept))
+    write_bytes(path, "".join(kept).encode())
