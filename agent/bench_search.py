@@ -12,7 +12,7 @@ import mctx
 
 import malloc_game as mg
 from agent.config import AgentConfig
-from agent.inference import Model
+from agent.inference import Model, observation_size
 from agent.networks import init_params, make_network
 from agent.search import Plan, plan
 from agent.self_play import FREE, play, start_games
@@ -43,8 +43,8 @@ def measure_search(config: AgentConfig, program: mg.Program, effort: Effort) -> 
     assert config.search.dynamics == "learned"
     params_key, root_key, play_key = jax.random.split(jax.random.key(0), 3)
     network = make_network(config.network, mg.NUM_ACTIONS)
-    params = jax.jit(lambda key: init_params(network, mg.OBSERVATION_SIZE, key))(params_key)
-    model = Model(params=params, program=program)
+    params = jax.jit(lambda key: init_params(network, observation_size(config), key))(params_key)
+    model = Model.of(config, params, program)
     num_games = config.self_play.num_games
     num_moves = min(config.self_play.chunk_moves, int(program.num_decisions))
     gumbel_scale = jnp.linspace(0.0, config.search.gumbel_scale, num_games)

@@ -393,6 +393,79 @@ def _measure(
     return measure_all(pairs, one, out, progress=say, **settings)
 
 
+_files = click.Path(path_type=pathlib.Path, exists=True)
+
+
+@cli.command()
+@click.option("--config", "config_file", type=click.Path(path_type=pathlib.Path), default=None,
+              help="JSON with the settings that differ from the defaults.")  # fmt: skip
+@click.option("--problems", multiple=True, type=_files,
+              help="Problem file or directory to learn from; may be given several times. By default"
+              " the suite's training families.")  # fmt: skip
+@click.option("--validation", multiple=True, type=_files,
+              help="The same, to be judged by while training.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True,
+              help="Directory of checkpoints, metrics and the agent file.")  # fmt: skip
+@click.option("--iterations", type=click.IntRange(1), default=None, help="Iterations in all.")
+@click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None,
+              help="Minutes of this run.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
+def train(
+    config_file: pathlib.Path | None,
+    problems: tuple[pathlib.Path, ...],
+    validation: tuple[pathlib.Path, ...],
+    out: pathlib.Path,
+    iterations: int | None,
+    minutes: float | None,
+    seed: int,
+    resume: bool,
+) -> None:
+    """Train one agent on many problems.
+
+    Example: mallocgame train --problems data/train --validation data/validation --minutes 10
+    --out out/agent
+    """
+    from agent import train_command
+
+    if iterations is None and minutes is None:
+        raise click.UsageError("say how long: --iterations or --minutes")
+    config = train_command.read_config(config_file)
+    if not problems:
+        problems, validation = _suite_problems("train"), _suite_problems("validation")
+    try:
+        train_command.train(
+            config,
+            train_command.list_problems(problems),
+            train_command.list_problems(validation) if validation else [],
+            out,
+            iterations=iterations,
+            minutes=minutes,
+            seed=seed,
+            resume=resume,
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted; --resume goes on from the last checkpoint", 130)
+
+
+def _suite_problems(split: str) -> tuple[pathlib.Path, ...]:
+    """The suite's problem files of one split, `workloads/data/PROGRAM-TARGET.json.gz`."""
+    import workloads
+    from workloads.suite import suite
+
+    data = pathlib.Path(workloads.__file__).parent / "data"
+    members = suite()
+    files = sorted(data.glob("*.json.gz")) if data.is_dir() else []
+    found = tuple(
+        file
+        for file in files
+        if (entry := members.get(file.name.rsplit("-", 1)[0])) and entry.split == split
+    )
+    if not found:
+        raise click.UsageError(f"the suite has no {split} problems in {data}: give --problems")
+    return found
+
+
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def programs(as_json: bool) -> None:

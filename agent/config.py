@@ -14,27 +14,31 @@ class ConfigError(ValueError):
     """A setting has a value, name or type that the agent cannot use."""
 
 
-_Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 
 
-def _at_least(low: float) -> _Rule:
+def at_least(low: float) -> Rule:
     return lambda value: value >= low, f"need >= {low}"
 
 
-def _above(low: float) -> _Rule:
+def above(low: float) -> Rule:
     return lambda value: value > low, f"need > {low}"
 
 
-_FRACTION: _Rule = (lambda value: 0 <= value <= 1, "need a number from 0 to 1")
+def one_of(*names: str) -> Rule:
+    return lambda value: value in names, "need " + " or ".join(f'"{name}"' for name in names)
 
 
-def _check(config: Any, **rules: _Rule) -> None:
+FRACTION: Rule = (lambda value: 0 <= value <= 1, "need a number from 0 to 1")
+
+
+def check(config: Any, **rules: Rule) -> None:
     """Checks each field's type against its default's, then its rule if it has one."""
     where = type(config).__name__
     for field in dataclasses.fields(config):
         value, wanted = getattr(config, field.name), type(field.default)
         if field.default is dataclasses.MISSING:
-            wanted = field.default_factory
+            wanted = type(field.default_factory())
         if wanted is float and type(value) is int:
             value = float(value)
             object.__setattr__(config, field.name, value)
@@ -47,8 +51,15 @@ def _check(config: Any, **rules: _Rule) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of the three networks and the supports of their two-hot heads (in scaled cycles)."""
+    """Sizes of the three networks and the supports of their two-hot heads (in scaled cycles).
 
+    features: what the networks see: "game", the game's own observation, or "outlook", that and
+    where the decision stands among all others of its program (see `features`).
+    dtype: "float32" or "bfloat16", of activations; parameters and outputs are float32 always.
+    """
+
+    features: str = "game"
+    dtype: str = "float32"
     hidden_size: int = 128
     representation_blocks: int = 1
     dynamics_blocks: int = 1
@@ -57,14 +68,16 @@ class NetworkConfig:
     reward_bound: float = 10.0  # rewards of one move, likewise
 
     def __post_init__(self):
-        _check(
+        check(
             self,
-            hidden_size=_at_least(8),
-            representation_blocks=_at_least(0),
-            dynamics_blocks=_at_least(1),
+            features=one_of("game", "outlook"),
+            dtype=one_of("float32", "bfloat16"),
+            hidden_size=at_least(8),
+            representation_blocks=at_least(0),
+            dynamics_blocks=at_least(1),
             num_bins=(lambda value: value >= 3 and value % 2 == 1, "need an odd number >= 3"),
-            value_bound=_above(0),
-            reward_bound=_above(0),
+            value_bound=above(0),
+            reward_bound=above(0),
         )
 
 
@@ -86,14 +99,14 @@ class SearchConfig:
     rescale_values: bool = False
 
     def __post_init__(self):
-        _check(
+        check(
             self,
-            num_simulations=_at_least(1),
-            max_num_considered_actions=_at_least(1),
-            gumbel_scale=_at_least(0),
-            dynamics=(lambda value: value in ("learned", "env"), 'need "learned" or "env"'),
-            value_scale=_above(0),
-            maxvisit_init=_at_least(0),
+            num_simulations=at_least(1),
+            max_num_considered_actions=at_least(1),
+            gumbel_scale=at_least(0),
+            dynamics=one_of("learned", "env"),
+            value_scale=above(0),
+            maxvisit_init=at_least(0),
         )
 
 
@@ -111,21 +124,21 @@ class SelfPlayConfig:
     perturbation_batches: int = 2  # perturbation batches after each batch of free games; 0: none
     perturbation_windows: int = 4  # the most windows of a perturbation batch (at least one is used)
     perturbation_window_moves: int = 16  # the longest window
-    random_move_probability: float = 0.05  # of a random legal move inside a window
+    random_move_probability: float = 0.05  # of a random legal move where search may decide
     # Under piecemeal rules: times that what follows a dead end of a batch is chosen anew. Later
     # dead ends only drop the value that is stuck.
     drop_backups: int = 8
 
     def __post_init__(self):
-        _check(
+        check(
             self,
-            num_games=_at_least(2),
-            chunk_moves=_at_least(1),
-            perturbation_batches=_at_least(0),
-            perturbation_windows=_at_least(1),
-            perturbation_window_moves=_at_least(1),
-            random_move_probability=_FRACTION,
-            drop_backups=_at_least(0),
+            num_games=at_least(2),
+            chunk_moves=at_least(1),
+            perturbation_batches=at_least(0),
+            perturbation_windows=at_least(1),
+            perturbation_window_moves=at_least(1),
+            random_move_probability=FRACTION,
+            drop_backups=at_least(0),
         )
 
 
@@ -136,7 +149,7 @@ class ReplayConfig:
     capacity: int = 65536  # windows, >= num_games * max_decisions to hold one batch of games
 
     def __post_init__(self):
-        _check(self, capacity=_at_least(1))
+        check(self, capacity=at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +159,19 @@ class TrainConfig:
     The game's return is not discounted, and the best game is chosen by it. Learning and search do
     discount: a decision matters mostly to those that follow it soon, and what comes later is noise
     next to the differences that search must see.
+
+    The learning rate rises over `warmup_updates`, then falls by a cosine over `decay_updates` to
+    `final_learning_rate` times its peak; 0 leaves a phase out.
+    reward_unit: cycles saved are divided by the program's "default" latency, or by its "stake", an
+    estimate of what there is to save at all (see `features`). One network for many programs needs
+    the latter: between programs the share that can be saved differs tenfold.
+    target_step_size: of the target network's exponential average, at each update.
     """
 
     learning_rate: float = 1e-3
+    warmup_updates: int = 0
+    decay_updates: int = 0
+    final_learning_rate: float = 0.1
     weight_decay: float = 1e-4
     max_grad_norm: float = 5.0
     batch_size: int = 128
@@ -156,26 +179,33 @@ class TrainConfig:
     unroll_steps: int = 4
     td_steps: int = 32  # n of the n-step return; >= the game's length gives the full return
     discount: float = 0.9
-    return_scale: float = 20.0  # scaled reward = return_scale * cycles saved / default cycles
+    reward_unit: str = "default"
+    return_scale: float = 20.0  # scaled reward = return_scale * cycles saved / reward unit
+    target_step_size: float = 0.01
     policy_weight: float = 1.0
     value_weight: float = 0.5
     reward_weight: float = 1.0
 
     def __post_init__(self):
-        _check(
+        check(
             self,
-            learning_rate=_above(0),
-            weight_decay=_at_least(0),
-            max_grad_norm=_above(0),
-            batch_size=_at_least(1),
-            updates_per_iteration=_at_least(1),
-            unroll_steps=_at_least(1),
-            td_steps=_at_least(1),
-            discount=_FRACTION,
-            return_scale=_above(0),
-            policy_weight=_at_least(0),
-            value_weight=_at_least(0),
-            reward_weight=_at_least(0),
+            learning_rate=above(0),
+            weight_decay=at_least(0),
+            max_grad_norm=above(0),
+            batch_size=at_least(1),
+            updates_per_iteration=at_least(1),
+            unroll_steps=at_least(1),
+            td_steps=at_least(1),
+            discount=FRACTION,
+            return_scale=above(0),
+            warmup_updates=at_least(0),
+            decay_updates=at_least(0),
+            final_learning_rate=FRACTION,
+            reward_unit=one_of("default", "stake"),
+            target_step_size=FRACTION,
+            policy_weight=at_least(0),
+            value_weight=at_least(0),
+            reward_weight=at_least(0),
         )
 
 
@@ -199,10 +229,10 @@ class AgentConfig:
     imitate_fraction: float = 0.25
 
     def __post_init__(self):
-        _check(
+        check(
             self,
-            imitate_fraction=_FRACTION,
-            rules=(lambda v: v in ("compiler", "piecemeal"), 'need "compiler" or "piecemeal"'),
+            imitate_fraction=FRACTION,
+            rules=one_of("compiler", "piecemeal"),
         )
 
     @property
@@ -212,30 +242,42 @@ class AgentConfig:
 
     def to_json(self) -> str:
         """The config as JSON text; `from_json` reads it back to an equal config."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> "AgentConfig":
         """Reads `to_json` text; missing fields take their defaults.
 
         Raises: ConfigError for text that is not JSON, unknown names, and bad values."""
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"agent config is not JSON: {error}") from error
-        return _from_dict(cls, data, "agent config")
+        return from_json(cls(), text, "agent config")
 
 
-def _from_dict(cls: type, data: Any, where: str) -> Any:
+def to_json(config: Any) -> str:
+    """A config of any of these classes as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(default: Any, text: str, where: str) -> Any:
+    """`default` with the fields that JSON text gives, at any depth. where: named in errors.
+
+    Raises: ConfigError for text that is not JSON, unknown names, and bad values."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not JSON: {error}") from error
+    return _overlay(default, data, where)
+
+
+def _overlay(default: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: need an object, got {data!r}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(fields))
+    names = [field.name for field in dataclasses.fields(default)]
+    unknown = sorted(set(data) - set(names))
     if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(fields)}")
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(names)}")
     values = {}
     for name, value in data.items():
-        part = fields[name].default_factory
-        is_part = part is not dataclasses.MISSING
-        values[name] = _from_dict(part, value, f"{where}.{name}") if is_part else value
-    return cls(**values)
+        old = getattr(default, name)
+        is_part = dataclasses.is_dataclass(old)
+        values[name] = _overlay(old, value, f"{where}.{name}") if is_part else value
+    return dataclasses.replace(default, **values)

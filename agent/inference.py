@@ -13,6 +13,7 @@ import mctx
 
 import malloc_game
 from agent.config import AgentConfig
+from agent.features import OUTLOOK_SIZE, Outlook, make_outlook, outlook_features
 from agent.networks import make_network
 from agent.types import NetworkOutput
 from agent.value_support import logits_to_scalar
@@ -20,27 +21,70 @@ from agent.value_support import logits_to_scalar
 
 @chex.dataclass(frozen=True)
 class Model:
-    """What the search is given as `params`: the parameters and the program being played."""
+    """What the search is given as `params`: the parameters and what is being played.
+
+    One program for all games of a batch, or one for each: then its arrays have a leading axis B.
+    """
 
     params: chex.ArrayTree
     program: malloc_game.Program
+    outlook: Outlook | None = None  # of the program; needed by what `config` asks for, see below
+
+    @classmethod
+    def of(
+        cls, config: AgentConfig, params: chex.ArrayTree, program: malloc_game.Program
+    ) -> "Model":
+        """The model of one program, with its outlook if `config` needs that."""
+        return cls(params=params, program=program, outlook=outlook_for(config, program))
+
+
+def outlook_for(config: AgentConfig, program: malloc_game.Program) -> Outlook | None:
+    """The outlook of one program, None where `config` has no use for it."""
+    is_needed = config.network.features == "outlook" or config.train.reward_unit == "stake"
+    return make_outlook(program) if is_needed else None
+
+
+def _over_games(function, program: malloc_game.Program):
+    """Lifts `function(program, ...)` over games of one program, or of one program each."""
+    axis = None if jnp.ndim(program.num_decisions) == 0 else 0
+
+    def lifted(program, *games):
+        return jax.vmap(function, in_axes=(axis, *[0] * len(games)))(program, *games)
+
+    return lifted
 
 
 def observe(program: malloc_game.Program, state: malloc_game.GameState) -> chex.Array:
-    """Observations float32[B, O] of a batch of states of one program."""
-    return jax.vmap(malloc_game.observe, in_axes=(None, 0))(program, state)
+    """The game's observations float32[B, O] of a batch of states."""
+    return _over_games(malloc_game.observe, program)(program, state)
+
+
+def observe_for(config: AgentConfig, model: Model, state: malloc_game.GameState) -> chex.Array:
+    """What the networks of `config` see of a batch of states: float32[B, O]."""
+    observation = observe(model.program, state)
+    if config.network.features == "game":
+        return observation
+    seen = _over_games(outlook_features, model.program)
+    extra = seen((model.program, model.outlook), state)
+    return jnp.concatenate([observation, extra], axis=-1)
+
+
+def observation_size(config: AgentConfig) -> int:
+    """Length O of what the networks of `config` see."""
+    extra = {"game": 0, "outlook": OUTLOOK_SIZE}[config.network.features]
+    return malloc_game.OBSERVATION_SIZE + extra
 
 
 def legal_actions(program: malloc_game.Program, state: malloc_game.GameState) -> chex.Array:
-    """Legality bool[B, A] of a batch of states of one program."""
-    return jax.vmap(malloc_game.legal_actions, in_axes=(None, 0))(program, state)
+    """Legality bool[B, A] of a batch of states."""
+    return _over_games(malloc_game.legal_actions, program)(program, state)
 
 
 def step(
     program: malloc_game.Program, state: malloc_game.GameState, action: chex.Array
 ) -> malloc_game.GameState:
     """One move int32[B] in each game of a batch."""
-    return jax.vmap(malloc_game.step, in_axes=(None, 0, 0))(program, state, action)
+    return _over_games(malloc_game.step, program)(program, state, action)
 
 
 def scaled_reward(
@@ -49,6 +93,12 @@ def scaled_reward(
     """Cycles int32[...] -> reward float32[...] in units of the default latency / return_scale."""
     scale = return_scale / jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
     return cycles.astype(jnp.float32) * scale
+
+
+def reward_for(config: AgentConfig, model: Model, cycles: chex.Array) -> chex.Array:
+    """Cycles saved int32[B] -> reward float32[B] in the unit that `config.train` names."""
+    reward = scaled_reward(model.program, cycles, config.train.return_scale)
+    return reward / model.outlook.stake if config.train.reward_unit == "stake" else reward
 
 
 def initial_inference(
@@ -89,11 +139,12 @@ def _env_recurrent_fn(config: AgentConfig) -> mctx.RecurrentFn:
     def recurrent_fn(model, rng_key, action, embedding):
         del rng_key  # The game is deterministic.
         state = step(model.program, embedding, action)
-        output, value = initial_inference(config, model.params, observe(model.program, state))
+        observation = observe_for(config, model, state)
+        output, value = initial_inference(config, model.params, observation)
         legal = legal_actions(model.program, state)
         lowest = jnp.finfo(output.policy_logits.dtype).min
         return mctx.RecurrentFnOutput(
-            reward=scaled_reward(model.program, state.reward, config.train.return_scale),
+            reward=reward_for(config, model, state.reward),
             discount=jnp.where(state.done, 0.0, config.train.discount),
             prior_logits=jnp.where(legal, output.policy_logits, lowest),
             value=jnp.where(state.done, 0.0, value),

@@ -23,10 +23,13 @@ def _scale_latent(hidden: chex.Array) -> chex.Array:
 class _Block(nn.Module):
     """Pre-normalised residual layer of constant width."""
 
+    dtype: str = "float32"
+
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
         width = x.shape[-1]
-        return x + nn.Dense(width)(nn.relu(nn.LayerNorm()(x)))
+        normalised = nn.LayerNorm(dtype=self.dtype)(x)
+        return x + nn.Dense(width, dtype=self.dtype)(nn.relu(normalised))
 
 
 class _Head(nn.Module):
@@ -34,11 +37,14 @@ class _Head(nn.Module):
 
     hidden_size: int
     num_outputs: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
-        x = nn.relu(nn.LayerNorm()(nn.Dense(self.hidden_size)(x)))
-        return nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros)(x)
+        x = nn.Dense(self.hidden_size, dtype=self.dtype)(x)
+        x = nn.relu(nn.LayerNorm(dtype=self.dtype)(x))
+        x = nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, dtype=self.dtype)(x)
+        return x.astype(jnp.float32)
 
 
 class MuZeroNetwork(nn.Module):
@@ -49,13 +55,14 @@ class MuZeroNetwork(nn.Module):
 
     def setup(self):
         config = self.config
-        self.embed_observation = nn.Dense(config.hidden_size)
-        self.representation = [_Block() for _ in range(config.representation_blocks)]
-        self.embed_action = nn.Dense(config.hidden_size)
-        self.dynamics = [_Block() for _ in range(config.dynamics_blocks)]
-        self.reward_head = _Head(config.hidden_size, config.num_bins)
-        self.policy_head = _Head(config.hidden_size, self.num_actions)
-        self.value_head = _Head(config.hidden_size, config.num_bins)
+        size, dtype = config.hidden_size, config.dtype
+        self.embed_observation = nn.Dense(size, dtype=dtype)
+        self.representation = [_Block(dtype) for _ in range(config.representation_blocks)]
+        self.embed_action = nn.Dense(size, dtype=dtype)
+        self.dynamics = [_Block(dtype) for _ in range(config.dynamics_blocks)]
+        self.reward_head = _Head(size, config.num_bins, dtype)
+        self.policy_head = _Head(size, self.num_actions, dtype)
+        self.value_head = _Head(size, config.num_bins, dtype)
 
     def initial(self, observation: chex.Array) -> NetworkOutput:
         """float32[B, O] -> the latent root state and its predictions."""
@@ -63,7 +70,7 @@ class MuZeroNetwork(nn.Module):
         for block in self.representation:
             hidden = block(hidden)
         no_reward = jnp.zeros((observation.shape[0], self.config.num_bins), jnp.float32)
-        return self._predict(_scale_latent(hidden), no_reward)
+        return self._predict(_scale_latent(hidden.astype(jnp.float32)), no_reward)
 
     def recurrent(self, hidden: chex.Array, action: chex.Array) -> NetworkOutput:
         """Latent float32[B, H], action int32[B] -> the next latent state and its predictions."""
@@ -71,7 +78,7 @@ class MuZeroNetwork(nn.Module):
         hidden = hidden + self.embed_action(jnp.concatenate([hidden, one_hot], axis=-1))
         for block in self.dynamics:
             hidden = block(hidden)
-        return self._predict(_scale_latent(hidden), self.reward_head(hidden))
+        return self._predict(_scale_latent(hidden.astype(jnp.float32)), self.reward_head(hidden))
 
     def _predict(self, hidden: chex.Array, reward_logits: chex.Array) -> NetworkOutput:
         return NetworkOutput(

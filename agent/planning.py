@@ -17,7 +17,7 @@ import numpy as np
 import malloc_game
 from agent.config import AgentConfig
 from agent.drop_backup import back_up, dead_ends
-from agent.inference import Model
+from agent.inference import Model, observation_size, outlook_for
 from agent.replay import example_window, make_replay
 from agent.self_play import FREE, RANDOM, Games, play, start_games
 from agent.targets import imitation_windows, self_play_windows
@@ -41,6 +41,7 @@ def evaluate_actions(
 
 _static_config = functools.partial(jax.jit, static_argnames="config")
 _init_train_state = _static_config(init_train_state)
+_outlook_for = _static_config(outlook_for)
 _start_games = _static_config(start_games)
 _play = functools.partial(_static_config, donate_argnames="games")(play)
 _learn = functools.partial(_static_config, donate_argnames="train_state")(learn)
@@ -60,7 +61,7 @@ def _record(
 
 @functools.partial(jax.jit, static_argnames=("config", "num_moves"))
 def _init_replay(config: AgentConfig, num_moves: int) -> chex.ArrayTree:
-    window = example_window(config, malloc_game.OBSERVATION_SIZE, malloc_game.NUM_ACTIONS)
+    window = example_window(config, observation_size(config), malloc_game.NUM_ACTIONS)
     return make_replay(config, num_moves).init(window)
 
 
@@ -83,11 +84,13 @@ class Planner:
         program: malloc_game.Program,
         config: AgentConfig | None = None,
         seed: int = 0,
+        params: chex.ArrayTree | None = None,
     ):
+        """params: where learning starts, of a network of `config.network`; random by default."""
         self.config = AgentConfig() if config is None else config
         params_key, self._key = jax.random.split(jax.random.key(seed))
         self._host_rng = np.random.default_rng(seed)  # draws scripts, nothing else
-        self._train_state = _init_train_state(self.config, params_key)
+        self._train_state = _init_train_state(self.config, params_key, params)
         self._seeds: list[np.ndarray] = []
         self._records: list[_StoredGame] = []  # every game that was the best when it was played
         self._num_iterations = 0
@@ -104,6 +107,7 @@ class Planner:
 
     def _load(self, program: malloc_game.Program) -> None:
         self._program = jax.tree.map(jnp.asarray, program)
+        self._outlook = _outlook_for(self.config, self._program)
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
         self._has_dead_ends = bool(np.asarray(program.must_stay).any())
@@ -196,7 +200,7 @@ class Planner:
         """Plays a batch to its end in chunks; None if the deadline came first."""
         began = time.monotonic()
         self._key, play_key = jax.random.split(self._key)
-        model = Model(params=self._train_state.params, program=self._program)
+        model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
         # Game 0 is always free of noise; noise grows with the number of the game.
         noise = self.config.search.gumbel_scale * is_noisy
         gumbel_scale = jnp.linspace(0.0, noise, self.config.self_play.num_games)

@@ -16,8 +16,9 @@ from agent.inference import (
     Model,
     initial_inference,
     legal_actions,
-    observe,
-    scaled_reward,
+    observation_size,
+    observe_for,
+    reward_for,
     step,
 )
 from agent.search import Plan, plan
@@ -46,7 +47,7 @@ def start_games(config: AgentConfig, program: malloc_game.Program) -> Games:
         return jnp.zeros((num_moves, num_games, *shape), dtype)
 
     trajectory = Trajectory(
-        observation=zeros(malloc_game.OBSERVATION_SIZE),
+        observation=zeros(observation_size(config)),
         action=zeros(dtype=jnp.int32),
         reward=zeros(),
         policy=zeros(malloc_game.NUM_ACTIONS),
@@ -88,9 +89,36 @@ def play(
 
 def _move(config, model, games, script, gumbel_scale, move_key) -> Games:
     """One move of every game. script: int32[B]; the key is consumed."""
+    next_state, row = one_move(config, model, games.state, script, gumbel_scale, move_key)
+    is_played = ~games.state.done
+    old = games.trajectory
+    trajectory = old.replace(
+        length=old.length + is_played,
+        cycles_saved=old.cycles_saved + next_state.reward,
+        policy_weight=old.policy_weight.at[games.move].set(row["is_searched"].astype(jnp.float32)),
+        **{
+            name: getattr(old, name).at[games.move].set(row[name])
+            for name in ("observation", "action", "reward", "policy", "value")
+        },
+    )
+    return Games(state=next_state, trajectory=trajectory, move=games.move + 1)
+
+
+def one_move(
+    config: AgentConfig,
+    model: Model,
+    state: malloc_game.GameState,
+    script: chex.Array,
+    gumbel_scale: chex.Array,
+    move_key: chex.PRNGKey,
+) -> tuple[malloc_game.GameState, dict[str, chex.Array]]:
+    """One move of every game: the next states, and what is to be recorded by name.
+
+    script: int32[B]; the key is consumed. Names and shapes are those of `types.Moves`, without
+    what only a stream knows."""
     search_key, random_key = jax.random.split(move_key)
-    state, program = games.state, model.program
-    observation, legal = observe(program, state), legal_actions(program, state)
+    program = model.program
+    observation, legal = observe_for(config, model, state), legal_actions(program, state)
     output, value = initial_inference(config, model.params, observation)
     is_free = (script == FREE) & ~state.done
 
@@ -115,18 +143,12 @@ def _move(config, model, games, script, gumbel_scale, move_key) -> Games:
 
     next_state = step(program, state, action)
     one_hot = jax.nn.one_hot(action, malloc_game.NUM_ACTIONS)
-    row = {
+    return next_state, {
         "observation": observation,
+        "legal": legal,
         "action": action,
-        "reward": scaled_reward(program, next_state.reward, config.train.return_scale),
+        "reward": reward_for(config, model, next_state.reward),
         "policy": jnp.where(is_free[:, None], planned.policy, one_hot),
-        "policy_weight": is_free.astype(jnp.float32),
+        "is_searched": is_free,
         "value": jnp.where(is_free, planned.value, value),
     }
-    old = games.trajectory
-    trajectory = old.replace(
-        length=old.length + ~state.done,
-        cycles_saved=old.cycles_saved + next_state.reward,
-        **{name: getattr(old, name).at[games.move].set(value) for name, value in row.items()},
-    )
-    return Games(state=next_state, trajectory=trajectory, move=games.move + 1)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from agent.config import AgentConfig
-from agent.types import Trajectory, Windows
+from agent.types import Moves, Trajectory, Windows
 
 # Where the games' axis B is in each field of a Trajectory.
 _GAME_AXES = Trajectory(
@@ -87,3 +87,42 @@ def imitation_windows(config: AgentConfig, trajectory: Trajectory, game: chex.Ar
         policy_weight=jnp.ones((num_moves,), jnp.float32),
     )
     return make_windows(config, picked, td_steps=num_moves)
+
+
+def stream_windows(config: AgentConfig, moves: Moves) -> Windows:
+    """The window at the start of a sequence of moves [L], L = unroll steps + td steps + 1.
+
+    Returns end at the end of a game; where the stream was cut, in the value stored there. What
+    comes after a cut, and the value at it, is not known and has weight 0."""
+    unroll_steps = config.train.unroll_steps
+    chex.assert_shape(moves.action, (unroll_steps + config.train.td_steps + 1,))
+    is_cut = moves.is_cut & ~moves.is_last
+    goes_on = ~(moves.is_last | is_cut)
+    returns = n_step_returns(
+        jnp.where(is_cut, moves.value, moves.reward),
+        config.train.discount * goes_on,
+        moves.value,
+        config.train.td_steps,
+    )[: unroll_steps + 1]
+
+    is_last, is_cut = moves.is_last[: unroll_steps + 1], is_cut[: unroll_steps + 1]
+    is_target = moves.is_target[: unroll_steps + 1]
+    is_inside = _none_before(is_last)  # after the end states are absorbing
+    is_cut = is_cut & is_inside
+    is_known = _none_before(is_cut)
+    return Windows(
+        observation=moves.observation[0].astype(jnp.float32),
+        action=moves.action[:unroll_steps].astype(jnp.int32),
+        reward=moves.reward[:unroll_steps] * is_inside[:-1],
+        policy=moves.policy[: unroll_steps + 1],
+        policy_weight=(is_inside & is_known & is_target).astype(jnp.float32),
+        value=returns * is_inside,
+        value_weight=(is_known & ~is_cut).astype(jnp.float32),
+        reward_weight=is_known[:-1].astype(jnp.float32),
+    )
+
+
+def _none_before(flags: chex.Array) -> chex.Array:
+    """Whether no earlier flag of bool[T] is set: bool[T]."""
+    count = flags.astype(jnp.int32)
+    return jnp.cumsum(count) == count

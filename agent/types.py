@@ -2,7 +2,7 @@
 
 Letters: `B` games or windows of a batch, `T` moves (padded: `program.max_decisions`), `K` unroll
 steps, `A` actions, `O` observation size, `H` hidden size. Rewards and values are scaled:
-`return_scale * cycles / default_cycles`.
+`return_scale * cycles / reward unit` (see `config.TrainConfig`).
 """
 
 import chex
@@ -46,6 +46,25 @@ class Windows:
     policy: chex.Array  # float32[..., K + 1, A]
     policy_weight: chex.Array  # float32[..., K + 1]
     value: chex.Array  # float32[..., K + 1], n-step returns
+    # 0 where the target is not known, None for 1 everywhere.
+    value_weight: chex.Array | None = None  # float32[..., K + 1]
+    reward_weight: chex.Array | None = None  # float32[..., K]
+
+
+@chex.dataclass(frozen=True)
+class Moves:
+    """Moves of games that follow each other in a stream. Leading axes `...`, the last one time."""
+
+    observation: chex.Array  # float16[..., O], before the move
+    legal: chex.Array  # bool[..., A]
+    action: chex.Array  # int8[...], as executed
+    reward: chex.Array  # float32[...], scaled, of that move
+    policy: chex.Array  # float32[..., A], of the search, or one-hot of an imitated action
+    is_searched: chex.Array  # bool[...], whether search chose
+    is_target: chex.Array  # bool[...], whether the policy is to be learned: not of random moves
+    value: chex.Array  # float32[...], value at the root
+    is_last: chex.Array  # bool[...], the game ends with this move
+    is_cut: chex.Array  # bool[...], what follows in the stream is not what followed in the game
 
 
 @chex.dataclass(frozen=True)
@@ -53,5 +72,6 @@ class TrainState:
     """Everything that learning changes."""
 
     params: chex.ArrayTree
+    target_params: chex.ArrayTree  # exponential average of params
     opt_state: optax.OptState
     num_updates: chex.Array  # int32[]

@@ -1,0 +1,181 @@
+"""Learning from a stream of many programs' games: prioritised replay, reanalyse, data-parallel.
+
+Parameters, optimiser and replay are the same on every device of the mesh; games and learning
+batches are split over its only axis. On one device it is the same code.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import chex
+import flashbax
+import jax
+import jax.numpy as jnp
+import mctx
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import malloc_game
+from agent.inference import Model, initial_inference, observation_size
+from agent.loss import loss_fn
+from agent.search import plan
+from agent.targets import stream_windows
+from agent.train import apply_gradients
+from agent.training_config import TrainingConfig
+from agent.types import Moves, TrainState
+
+GAMES = "games"  # the mesh axis
+_SMALLEST_PRIORITY = 1e-2
+_LARGEST_PRIORITY = 10.0
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """A mesh of one axis over all local devices, or the first `num_devices`."""
+    devices = jax.local_devices()[:num_devices]
+    axis_type = jax.sharding.AxisType.Auto
+    return jax.make_mesh((len(devices),), (GAMES,), axis_types=(axis_type,), devices=devices)
+
+
+def make_stream_replay(config: TrainingConfig):
+    """flashbax's prioritised buffer of moves: a row for each game of a batch."""
+    return flashbax.make_prioritised_trajectory_buffer(
+        add_batch_size=config.agent.self_play.num_games,
+        max_length_time_axis=config.row_moves,
+        min_length_time_axis=config.sequence_moves,
+        sample_batch_size=config.agent.train.batch_size,
+        sample_sequence_length=config.sequence_moves,
+        period=1,
+        priority_exponent=config.replay.priority_exponent,
+        device=jax.default_backend(),
+    )
+
+
+def init_stream_replay(config: TrainingConfig) -> chex.ArrayTree:
+    """The state of an empty replay."""
+    actions = malloc_game.NUM_ACTIONS
+    move = Moves(
+        observation=jnp.zeros(observation_size(config.agent), jnp.float16),
+        legal=jnp.zeros(actions, bool),
+        action=jnp.int8(0),
+        reward=jnp.float32(0),
+        policy=jnp.zeros(actions, jnp.float32),
+        is_searched=jnp.bool_(False),
+        is_target=jnp.bool_(False),
+        value=jnp.float32(0),
+        is_last=jnp.bool_(False),
+        is_cut=jnp.bool_(False),
+    )
+    # Without weak types, which would be gone after one update and cost a trace.
+    return jax.tree.map(lambda x: x.astype(x.dtype), make_stream_replay(config).init(move))
+
+
+def add_moves(config: TrainingConfig, replay_state: chex.ArrayTree, moves: Moves) -> chex.ArrayTree:
+    """Replay with a chunk of moves [B, chunk] more."""
+    with jax.numpy_rank_promotion("allow"):  # flashbax broadcasts arrays of different ranks
+        return make_stream_replay(config).add(replay_state, moves)
+
+
+def learn_from_stream(
+    config: TrainingConfig,
+    mesh: Mesh,
+    train_state: TrainState,
+    replay_state: chex.ArrayTree,
+    learn_key: chex.PRNGKey,
+) -> tuple[TrainState, chex.ArrayTree, dict[str, chex.Array]]:
+    """`updates_per_iteration` updates; priorities change with them, loss terms are averaged.
+
+    The key is consumed."""
+    replay = make_stream_replay(config)
+    gradients = jax.shard_map(
+        functools.partial(_gradients, config),
+        mesh=mesh,
+        in_specs=(P(), P(), P(GAMES), P(GAMES), P()),
+        out_specs=(P(), P(), P(GAMES)),
+        check_vma=False,
+    )
+
+    def one_update(carry, update_key):
+        train_state, replay_state = carry
+        sample_key, fresh_key = jax.random.split(update_key)
+        with jax.numpy_rank_promotion("allow"):
+            sample = replay.sample(replay_state, sample_key)
+        importance = _importance(config, sample.probabilities)
+        grads, terms, priorities = gradients(
+            train_state.params, train_state.target_params, sample.experience, importance, fresh_key
+        )
+        train_state = apply_gradients(config.agent, train_state, grads)
+        with jax.numpy_rank_promotion("allow"):
+            replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
+        return (train_state, replay_state), terms
+
+    keys = jax.random.split(learn_key, config.agent.train.updates_per_iteration)
+    carry, terms = jax.lax.scan(one_update, (train_state, replay_state), keys)
+    return *carry, jax.tree.map(jnp.mean, terms)
+
+
+def _importance(config: TrainingConfig, probabilities: chex.Array) -> chex.Array:
+    """Weights float32[B] of samples drawn with `probabilities`, the largest of them 1."""
+    weights = (1.0 / jnp.maximum(probabilities, 1e-12)) ** config.replay.importance_exponent
+    return weights / jnp.max(weights)
+
+
+def _gradients(config, params, target_params, moves: Moves, importance, fresh_key):
+    """Gradients and loss terms, averaged over devices, and this device's priorities.
+
+    moves: [b, sequence], this device's part of the batch."""
+    fresh_key = jax.random.fold_in(fresh_key, jax.lax.axis_index(GAMES))
+    moves = reanalyse(config, target_params, moves, fresh_key)
+    windows = jax.vmap(functools.partial(stream_windows, config.agent))(moves)
+    grads, terms = jax.grad(
+        lambda params: loss_fn(config.agent, params, windows, importance), has_aux=True
+    )(params)
+    error = terms.pop("value_error") * windows.value_weight[:, 0]
+    priorities = jnp.clip(error, _SMALLEST_PRIORITY, _LARGEST_PRIORITY)
+    terms["value_error"] = jnp.mean(error)
+    return *jax.lax.pmean((grads, terms), GAMES), priorities
+
+
+def reanalyse(
+    config: TrainingConfig, target_params: chex.ArrayTree, moves: Moves, search_key: chex.PRNGKey
+) -> Moves:
+    """Sequences [b, L] whose first ones have the target network's policies and values.
+
+    Policies are those of a search without noise at the moves of the unroll, where search chose;
+    values, in which n-step returns end, are the network's own. The key is consumed.
+    Source: MuZero, appendix H."""
+    agent = config.agent
+    num_fresh = round(moves.action.shape[0] * config.reanalyse.fraction)
+    if num_fresh == 0:
+        return moves
+    num_roots = agent.train.unroll_steps + 1
+    part = jax.tree.map(lambda x: x[:num_fresh], moves)
+    observation = part.observation.astype(jnp.float32)
+    _, value = initial_inference(agent, target_params, _merge(observation))
+    value = value.reshape(part.value.shape)
+
+    roots = jax.tree.map(lambda x: _merge(x[:, :num_roots]), part)
+    output, root_value = initial_inference(
+        agent, target_params, roots.observation.astype(jnp.float32)
+    )
+    found = plan(
+        agent,
+        Model(params=target_params, program=None),
+        mctx.RootFnOutput(
+            prior_logits=output.policy_logits, value=root_value, embedding=output.hidden
+        ),
+        roots.legal,
+        jnp.zeros_like(root_value),
+        search_key,
+    )
+    fresh = found.policy.reshape(num_fresh, num_roots, -1)
+    old = part.policy[:, :num_roots]
+    policy = jnp.where(part.is_searched[:, :num_roots, None], fresh, old)
+    return moves.replace(
+        value=moves.value.at[:num_fresh].set(value),
+        policy=moves.policy.at[:num_fresh, :num_roots].set(policy),
+    )
+
+
+def _merge(x: chex.Array) -> chex.Array:
+    return x.reshape(-1, *x.shape[2:])

@@ -1,0 +1,160 @@
+"""The command `mallocgame train`: problem files in, an agent file out, resumable in between."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agent.buckets import Task, leave_out_long, load_task
+from agent.checkpoint import Checkpoints
+from agent.config import ConfigError
+from agent.metrics import MetricsLog
+from agent.training import Trainer
+from agent.training_config import TrainingConfig
+from agent.weights import save_agent
+from malloc_game.fileio import write_bytes
+
+SUFFIXES = (".json", ".json.gz")
+AGENT_FILE = "agent.msgpack"
+
+
+def read_config(path: pathlib.Path | None) -> TrainingConfig:
+    """The training config of a JSON file, or the default one."""
+    if path is None:
+        return TrainingConfig()
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    return TrainingConfig.from_json(text)
+
+
+def list_problems(places: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """Problem files, and those in directories, by name. Raises: ConfigError if there are none."""
+    files: list[pathlib.Path] = []
+    for place in places:
+        if place.is_dir():
+            found = sorted(x for x in place.iterdir() if x.name.endswith(SUFFIXES))
+            if not found:
+                raise ConfigError(f"{place}: no problem files (*.json, *.json.gz) in it")
+            files += found
+        else:
+            files.append(place)
+    if not files:
+        raise ConfigError("no problems to train on: give --problems")
+    return list(dict.fromkeys(files))
+
+
+def train(
+    config: TrainingConfig,
+    problems: Sequence[pathlib.Path],
+    validation: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    iterations: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Trainer:
+    """Trains until `iterations` (in all) or `minutes` (of this run) are over.
+
+    out: directory of checkpoints, config.json, metrics.jsonl and the agent file, which is written
+    with each checkpoint. resume: go on from the last whole checkpoint in it.
+    Raises: ConfigError, MallocGameError for what cannot be used."""
+    tasks, left_out = leave_out_long(_load(problems), config.max_decisions)
+    for line in left_out:
+        say(line)
+    judged = _load(validation)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {out}: {error.strerror or error}") from error
+    checkpoints = Checkpoints(out / "checkpoints", config.checkpoint.keep)
+    try:
+        latest = checkpoints.latest()
+        if latest is not None and not resume:
+            raise ConfigError(f"{out} has checkpoints: give --resume to go on, or another --out")
+        trainer = Trainer(config, tasks, judged, seed)
+        if latest is None:
+            write_bytes(out / "config.json", (config.to_json() + "\n").encode())
+            if config.seed_games:
+                trainer.seed_games()
+        else:
+            record = checkpoints.record(latest)
+            trainer.check_record(record)
+            trainer.restore(checkpoints.arrays(latest, trainer.arrays()), record)
+            say(f"resumed after iteration {latest}")
+        log = MetricsLog(out, trainer.iteration + 1)
+        try:
+            _loop(trainer, checkpoints, log, out, iterations, minutes, say)
+        finally:
+            log.close()
+    finally:
+        checkpoints.close()
+    return trainer
+
+
+def _load(files: Sequence[pathlib.Path]) -> list[Task]:
+    tasks = [load_task(path) for path in files]
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"two problems are called {twice[0]!r}; give each of them once")
+    return tasks
+
+
+def _loop(
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    out: pathlib.Path,
+    iterations: int | None,
+    minutes: float | None,
+    say: Callable[[str], None],
+) -> None:
+    config = trainer.config
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    last = math.inf if iterations is None else iterations
+
+    def save() -> None:
+        checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
+        save_agent(out / AGENT_FILE, config.agent, trainer.params)
+
+    def is_over() -> bool:
+        return trainer.iteration >= last or time.monotonic() >= deadline
+
+    saved = trainer.iteration
+    while not is_over():
+        numbers = trainer.iterate()
+        every = config.evaluation.every_iterations
+        if every and (trainer.iteration % every == 0 or is_over()):
+            numbers["validation"] = trainer.evaluate()
+        log.write(trainer.iteration, numbers)
+        say(progress_line(trainer.iteration, numbers))
+        if trainer.iteration % config.checkpoint.every_iterations == 0:
+            save()
+            saved = trainer.iteration
+    if saved != trainer.iteration:
+        save()
+
+
+def progress_line(iteration: int, numbers: dict[str, Any]) -> str:
+    """What an iteration showed, in one line."""
+    loss = " ".join(f"{name} {numbers['loss'][name]:.3f}" for name in ("policy", "value", "reward"))
+
+    def score(found: dict[str, float]) -> str:
+        if math.isfinite(found.get("gap_closed", math.nan)):
+            return f"{100 * found['gap_closed']:.1f}% gap"
+        return f"{100 * found.get('saved', math.nan):.1f}% saved"
+
+    line = (
+        f"{iteration:6d}  {numbers['moves_per_second']:7.0f} moves/s  {numbers['games']} games  "
+        f"loss: {loss}  games: {score(numbers['self_play'])}  best: {score(numbers['best'])}"
+    )
+    if numbers.get("validation"):
+        line += f"  validation: {score(numbers['validation'])}"
+    return line

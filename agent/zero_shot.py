@@ -1,0 +1,78 @@
+"""Play without learning: one game of a trained agent, and how well it does on a set of problems."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import malloc_game
+from agent.buckets import Bucket
+from agent.config import AgentConfig
+from agent.inference import Model, outlook_for
+from agent.stream import play_out
+from agent.weights import Agent
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def play_all(
+    config: AgentConfig, params: chex.ArrayTree, programs: malloc_game.Program
+) -> tuple[chex.Array, chex.Array]:
+    """One noiseless game of each program [P]: latencies int32[P] and actions int32[P, D]."""
+    # One after the other: an outlook looks at all pairs of decisions.
+    outlook = jax.lax.map(functools.partial(outlook_for, config), programs)
+    model = Model(params=params, program=programs, outlook=outlook)
+    return play_out(config, model, jax.random.key(0))
+
+
+def with_simulations(config: AgentConfig, num_simulations: int) -> AgentConfig:
+    """The same agent with another search budget."""
+    search = dataclasses.replace(config.search, num_simulations=num_simulations)
+    return dataclasses.replace(config, search=search)
+
+
+def zero_shot(
+    problem: malloc_game.Problem | malloc_game.Program,
+    agent: Agent,
+    num_simulations: int = 32,
+    dynamics: str | None = None,
+) -> tuple[np.ndarray, int]:
+    """One game of the agent, as `load_agent` gives it, without noise or learning.
+
+    dynamics: "learned" or "env", the agent's own by default. Returns the actions, int32[D], DROP
+    after the last decision, and the latency in cycles."""
+    config, params = agent
+    config = with_simulations(config, num_simulations)
+    if dynamics is not None:
+        search = dataclasses.replace(config.search, dynamics=dynamics)
+        config = dataclasses.replace(config, search=search)
+    if not isinstance(problem, malloc_game.Program):
+        problem = malloc_game.encode(problem, rules=config.rules)
+    latency, actions = play_all(
+        config, params, jax.tree.map(lambda x: jnp.asarray(x)[None], problem)
+    )
+    return np.asarray(actions[0]), int(latency[0])
+
+
+def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]) -> dict[str, int]:
+    """Latency in cycles of one noiseless game of every task, by its name."""
+    found = {}
+    for bucket in buckets:
+        cycles, _ = play_all(config, params, jax.tree.map(jnp.asarray, bucket.programs))
+        names = [task.name for task in bucket.tasks]
+        found |= dict(zip(names, np.asarray(cycles).tolist(), strict=True))
+    return found
+
+
+def scores(buckets: list[Bucket], cycles: dict[str, float]) -> dict[str, float]:
+    """Means over tasks of the share of the default latency saved and of the gap closed.
+
+    The gap is left out where no task has one."""
+    tasks = [task for bucket in buckets for task in bucket.tasks if task.name in cycles]
+    gaps = [task.gap_closed(cycles[task.name]) for task in tasks if task.has_gap]
+    found = {"saved": float(np.mean([task.saved(cycles[task.name]) for task in tasks]))}
+    return found | ({"gap_closed": float(np.mean(gaps))} if gaps else {})
