@@ -7,19 +7,14 @@ import json
 import pathlib
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from agent import cli_suite
+from agent import cli_fidelity, cli_suite, cli_train
+from agent.cli_common import check_target, fail, need_target, say
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
-
-
-def _fail(message: object, code: int) -> NoReturn:
-    text = " ".join(str(message).split())
-    print(f"mallocgame: error: {text}", file=sys.stderr)
-    sys.exit(code)
 
 
 def main() -> None:
@@ -33,15 +28,15 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        _fail(error.format_message(), 2)
+        fail(error.format_message(), 2)
     except (MallocGameError, WorkloadError, ConfigError) as error:
-        _fail(error, 2)
+        fail(error, 2)
     except CompileError as error:
-        _fail(error, 3)
+        fail(error, 3)
     except BrokenPipeError:
         sys.exit(0)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; nothing was written", 130)
+        fail("interrupted; nothing was written", 130)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,38 +52,13 @@ def cli() -> None:
     """
 
 
-def _check_target(context: click.Context, parameter: click.Parameter, value: str | None):
-    from malloc_game.target import TARGETS
-
-    del context, parameter
-    if value is not None and value not in TARGETS:
-        raise click.BadParameter(f"unknown target {value!r}; known: {', '.join(TARGETS)}")
-    return value
-
-
-def _check_targets(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]):
-    return tuple(_check_target(context, parameter, one) for one in value)
-
-
 _target = click.option(
-    "--target", metavar="T", callback=_check_target, help="v4, v5e, v6e, v5p or tpu7x."
+    "--target", metavar="T", callback=check_target, help="v4, v5e, v6e, v5p or tpu7x."
 )
 
 
 def _is_problem_file(program: str) -> bool:
     return program.endswith(_PROBLEM_SUFFIXES)
-
-
-def _need_target(program: str, target: str | None) -> str:
-    from malloc_game.target import TARGETS
-
-    if target is None:
-        raise click.UsageError(f"{program} needs --target, one of: {', '.join(TARGETS)}")
-    return target
-
-
-def _say(began: float, message: str) -> None:
-    print(f"[{time.monotonic() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
 
 
 @cli.command()
@@ -124,7 +94,7 @@ def optimize(
     if _is_problem_file(program):
         outcome = _optimize_file(program, target, budget, seed, began)
     else:
-        target = _need_target(program, target)
+        target = need_target(program, target)
         from agent.optimize import optimize as run
         from workloads.compile import check_compiler
         from workloads.loader import resolve_spec
@@ -136,7 +106,7 @@ def optimize(
             target,
             budget=budget,
             seed=seed,
-            progress=lambda message: _say(began, message),
+            progress=lambda message: say(began, message),
             timeout=compile_timeout,
         )
     if out is not None:
@@ -156,13 +126,13 @@ def _optimize_file(program: str, target: str | None, budget: float, seed: int, b
         raise MallocGameError(
             f"{program} is a problem for {problem.target.name}, not {target}; leave --target out"
         )
-    _say(began, "a problem file has no program to compile: all numbers are predicted")
+    say(began, "a problem file has no program to compile: all numbers are predicted")
     return plan_offline(
         problem,
         load_reference(program, problem),
         budget=budget,
         seed=seed,
-        progress=lambda message: _say(began, message),
+        progress=lambda message: say(began, message),
     )
 
 
@@ -184,7 +154,7 @@ def extract(program: str, target: str | None, out: pathlib.Path, compile_timeout
     from workloads.extract import extract as run
     from workloads.loader import resolve_spec
 
-    target = _need_target(program, target)
+    target = need_target(program, target)
     if not _is_problem_file(str(out)):
         raise click.UsageError(f"--out {out}: a problem file is named *.json or *.json.gz")
     report.check_directory(out.parent)
@@ -223,7 +193,7 @@ def import_(file: str, target: str | None, out: pathlib.Path, capacity: int | No
     report.check_directory(out.parent)
     if file.endswith(".csv"):
         if capacity is None:
-            capacity = TARGETS[_need_target(f"{file} without --capacity", target)]
+            capacity = TARGETS[need_target(f"{file} without --capacity", target)]
             capacity = capacity.alternate_memory_bytes
         instance = load_minimalloc_csv(file, capacity)
         problem = instance.to_problem()
@@ -233,7 +203,7 @@ def import_(file: str, target: str | None, out: pathlib.Path, capacity: int | No
             raise click.UsageError("--capacity is for MiniMalloc CSV; the target has its own")
         from workloads.importing import describe, import_file
 
-        problem = import_file(file, _need_target(file, target))
+        problem = import_file(file, need_target(file, target))
         said = describe(problem)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_problem(problem, out)
@@ -303,170 +273,6 @@ def render(
 
 
 @cli.command()
-@click.argument("program", nargs=-1)
-@click.option("--target", "targets", metavar="T", multiple=True, callback=_check_targets,
-              help="v4, v5e, v6e, v5p or tpu7x; several times for several.")  # fmt: skip
-@click.option("--random", "num_random", type=click.IntRange(0, 1000), default=10,
-              show_default=True, help="Fresh random legal mappings to compile.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
-              help="Directory of one JSON file a measurement; what is there is not done again.",
-              )  # fmt: skip
-@click.option("--report", "report_file", type=click.Path(path_type=pathlib.Path), default=None,
-              help="Markdown file to put tables into: of all that is in --out.")  # fmt: skip
-@click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
-              help="Seconds for one compile.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the report.")
-def fidelity(
-    program: tuple[str, ...],
-    targets: tuple[str, ...],
-    num_random: int,
-    seed: int,
-    out: pathlib.Path | None,
-    report_file: pathlib.Path | None,
-    compile_timeout: float,
-    as_json: bool,
-) -> None:
-    """Measure how well predictions for PROGRAM hold in the compiler.
-
-    Calibrates the costs with at most 12 compiles, then compares predicted and compiled latency of
-    XLA's default, of greedy's plan and of random legal mappings that nothing was learned from.
-    `suite` stands for all programs of the suite. Without a PROGRAM nothing is measured: what --out
-    holds is reported, which needs no compiler.
-
-    Example: mallocgame fidelity decode --target v4 --random 10
-    """
-    from agent import report
-    from workloads import fidelity_report
-
-    for directory in (out, report_file.parent if report_file else None):
-        if directory is not None:
-            report.check_directory(directory)
-    if report_file is not None:
-        fidelity_report.frame(report_file)  # a file without room for the tables fails now
-    failures: dict[str, str] = {}
-    if program:
-        settings = {"num_random": num_random, "seed": seed}
-        cells, failures = _measure(program, targets, out, compile_timeout, settings)
-    elif out is None or targets:
-        raise click.UsageError("name a PROGRAM to measure, or --out alone to report what is there")
-    else:
-        cells = fidelity_report.load_all(out)
-    if program or report_file is None:
-        for cell in cells:
-            print(fidelity_report.result(cell) if as_json else fidelity_report.text(cell) + "\n")
-    if report_file is not None:
-        shown = fidelity_report.load_all(out) if out and any(out.glob("*.json")) else cells
-        fidelity_report.write_into(report_file, fidelity_report.markdown(shown, failures))
-        print(f"{report_file}: {len(shown)} measurements", file=sys.stderr)
-
-
-def _measure(
-    program: tuple[str, ...],
-    targets: tuple[str, ...],
-    out: pathlib.Path | None,
-    timeout: float,
-    settings: dict[str, int],
-):
-    """Measurements of programs on targets, and the reasons of those that failed."""
-    from workloads.compile import check_compiler
-    from workloads.fidelity import measure
-    from workloads.fidelity_report import measure_all
-    from workloads.loader import resolve_spec
-    from workloads.programs import SUITE
-
-    began = time.monotonic()
-    chosen = [name for p in program for name in (SUITE if p == "suite" else (p,))]
-    if not targets:
-        _need_target(" ".join(program), None)
-    check_compiler()
-    for name in chosen:
-        resolve_spec(name)
-
-    def say(message: str) -> None:
-        _say(began, message)
-
-    def one(name: str, target: str):
-        return measure(name, target, timeout=timeout, progress=say, **settings)
-
-    pairs = [(name, target) for name in chosen for target in targets]
-    return measure_all(pairs, one, out, progress=say, **settings)
-
-
-_files = click.Path(path_type=pathlib.Path, exists=True)
-
-
-@cli.command()
-@click.option("--config", "config_file", type=click.Path(path_type=pathlib.Path), default=None,
-              help="JSON with the settings that differ from the defaults.")  # fmt: skip
-@click.option("--problems", multiple=True, type=_files,
-              help="Problem file or directory to learn from; may be given several times. By default"
-              " the suite's training families.")  # fmt: skip
-@click.option("--validation", multiple=True, type=_files,
-              help="The same, to be judged by while training.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=pathlib.Path), required=True,
-              help="Directory of checkpoints, metrics and the agent file.")  # fmt: skip
-@click.option("--iterations", type=click.IntRange(1), default=None, help="Iterations in all.")
-@click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None,
-              help="Minutes of this run.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
-def train(
-    config_file: pathlib.Path | None,
-    problems: tuple[pathlib.Path, ...],
-    validation: tuple[pathlib.Path, ...],
-    out: pathlib.Path,
-    iterations: int | None,
-    minutes: float | None,
-    seed: int,
-    resume: bool,
-) -> None:
-    """Train one agent on many problems.
-
-    Example: mallocgame train --problems data/train --validation data/validation --minutes 10
-    --out out/agent
-    """
-    from agent import train_command
-
-    if iterations is None and minutes is None:
-        raise click.UsageError("say how long: --iterations or --minutes")
-    config = train_command.read_config(config_file)
-    if not problems:
-        problems, validation = _suite_problems("train"), _suite_problems("validation")
-    try:
-        train_command.train(
-            config,
-            train_command.list_problems(problems),
-            train_command.list_problems(validation) if validation else [],
-            out,
-            iterations=iterations,
-            minutes=minutes,
-            seed=seed,
-            resume=resume,
-        )
-    except KeyboardInterrupt:
-        _fail("interrupted; --resume goes on from the last checkpoint", 130)
-
-
-def _suite_problems(split: str) -> tuple[pathlib.Path, ...]:
-    """The suite's problem files of one split, `workloads/data/PROGRAM-TARGET.json.gz`."""
-    import workloads
-    from workloads.suite import suite
-
-    data = pathlib.Path(workloads.__file__).parent / "data"
-    members = suite()
-    files = sorted(data.glob("*.json.gz")) if data.is_dir() else []
-    found = tuple(
-        file
-        for file in files
-        if (entry := members.get(file.name.rsplit("-", 1)[0])) and entry.split == split
-    )
-    if not found:
-        raise click.UsageError(f"the suite has no {split} problems in {data}: give --problems")
-    return found
-
-
-@cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def programs(as_json: bool) -> None:
     """List the suite's programs.
@@ -492,8 +298,8 @@ def programs(as_json: bool) -> None:
         print(f"{row['name']:18} {row['split']:11} {row['description']}")
 
 
-cli.add_command(cli_suite.suite)
-cli.add_command(cli_suite.bench)
+for command in (cli_fidelity.fidelity, cli_suite.suite, cli_suite.bench, cli_train.train):
+    cli.add_command(command)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def load_index(directory: Path = DATA) -> tuple[Pair, ...]:
             raise WorkloadError(f"{path}: not an index of version {INDEX_VERSION}")
         return from_json(tuple[Pair, ...], content.get("pairs"), "pairs")
     except mg.MallocGameError as error:
-        raise WorkloadError(f"{path}: {error}; run `make suite` or restore the file") from error
+        raise WorkloadError(f"{error}; run `make suite` or restore the file") from error
 
 
 @functools.cache
