@@ -97,7 +97,7 @@ def test_a_run_becomes_a_row_with_its_mapping(toy_file, tmp_path):
     assert row.headroom == pytest.approx(1 - row.bound / 32) and row.contended
     assert (row.family, row.split, row.error) == (None, None, None)
     assert row.improvements == ((0.5, 27.0),)
-    assert row.seconds > 0 and row.cpu_seconds >= 0
+    assert 0 <= row.seconds < 3.0 and 0 <= row.cpu_seconds < 60.0
     assert row.versions["malloc_game"] == mg.__version__
     mapping = mg.load_assignment(out / "assignments" / "toy-toy.y.7.json", toy(TOY, memory_kib=4))
     assert mapping.source == "by hand" and mapping.chunks[0].value == 1
