@@ -230,7 +230,7 @@ class _Flow:
         pieces = max(len(self.cuts) - 1, 0)
         self.current = {c.offset - c.value_offset: np.zeros(pieces, bool) for c in self.chunks}
         # What no instruction with a position defines (a parameter, a constant, what another core
-        # computes) is born in default memory.
+        # computes) is in default memory, and what is no parameter also in a chunk from its start.
         places = problem.positions_of_value[value]
         first = [self._position(t, p).is_output for t, p in places if t == places[0][0]]
         is_computed = first[:1] == [True]
@@ -238,6 +238,11 @@ class _Flow:
         # Only allocated, for the first that touches it to fill (a loop its result): there is
         # nothing yet to be found, wherever it is.
         self.is_empty = not self.value.is_parameter and not is_computed and any(first)
+        self.born = [
+            chunk
+            for chunk in self.chunks
+            if chunk.start == self.value.start and not (self.value.is_parameter or is_computed)
+        ]
         self.positions: dict[int, list[int]] = {}  # at each time
         self.in_flight: dict[int, _InFlight] = {}
         self.found: list[Violation] = []
@@ -386,8 +391,12 @@ class _Flow:
             begins = {c.offset - c.value_offset for c in self.chunks if c.start == time}
             bases.sort(key=lambda b: (not self.current[b].any(), b not in begins))
             self._define(bases[0])
-        elif self.version or not self.is_empty:
+        elif self.version or not (self.is_empty or self._is_born_inside(time)):
             self._must_be_whole(bases, NO_COPY, f"alternate memory {where}")
+
+    def _is_born_inside(self, time: int) -> bool:
+        """Whether the value has been whole in a chunk since its start."""
+        return any(c.end > time and self._pieces(c).all() for c in self.born)
 
     def _must_be_whole(self, places: list[int], kind: str, where: str) -> None:
         most = max((self.current[place] for place in places), key=np.sum)

@@ -10,6 +10,7 @@ import pytest
 
 import malloc_game as mg
 from malloc_game import EVICTION, PREFETCH, Chunk, Copy, check
+from malloc_game.solvers import lower_bound
 from tests.toy import KIB, RANDOM_PADDING, pad, random_game, toy
 
 #  KiB    time 0    1    2    3    4    5
@@ -371,3 +372,20 @@ def test_a_plain_copy_is_free_only_if_prefetches_bring_the_whole_value():
 
     assert cycles(4 * KIB) == cycles(KIB, 3 * KIB) == 9 + 1 + 9 + 8
     assert cycles(KIB) == cycles(KIB, 2 * KIB) == 9 + 7 + 9 + 8
+
+
+def test_what_takes_no_time_may_make_a_value_in_alternate_memory():
+    # sinkhorn: a loop's first carry comes from a custom call that is not timed.
+    problem = toy("""
+        cycles            1   9   9   9
+        x  4  temp        -   u9  D   u
+    """)
+
+    def kinds(start):
+        chunk = Chunk(0, 0, 4 * KIB, start, 4)
+        return _kinds(problem, mg.Assignment((0, 1, 1, 1), (chunk,)))
+
+    assert problem.values[0].start == 0
+    assert kinds(0) == set() and kinds(1) == {"no_copy"}
+    # The bound knows of it: the use saves its 9 cycles without a copy, for which there is no time.
+    assert lower_bound(problem).cycles == pytest.approx(1 + 3 * 9 - 9)

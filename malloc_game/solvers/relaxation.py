@@ -295,6 +295,11 @@ class _Builder:
         inside: list[tuple[int, float]] = []  # terms: bytes in alternate memory before a position
         if not is_computed or self.copied_at[v] >= 0:
             inside = [(self._prefetch(v, places[0][0]), 1.0)]
+        if not (value.is_parameter or is_computed) and self.copied_at[v] < 0:
+            # Made by what takes no time, wherever it has memory from then on.
+            born = self.lp.variable()
+            self.residents.append((value.start, places[0][0], born, v))
+            inside.append((born, 1.0))
         for place, after in itertools.zip_longest(places, places[1:]):
             t, x = place[0], self.x.get(place)
             is_made = place in outputs or t == self.copied_at[v]
