@@ -139,8 +139,8 @@ class CompilerLoop:
             if self.left() > 0:
                 self.guided.consider(State(variant=variant))
 
-    def guide(self, seconds: float) -> float:
-        """Search for a while, from the best mappings so far too; the cycles it promises."""
+    def guide(self, seconds: float) -> None:
+        """Search for a while, from the best mappings so far too."""
         assert self.guided is not None
         end = time.monotonic() + min(seconds, max(self.left(), 0.0))
         self.guided.rank()
@@ -150,7 +150,6 @@ class CompilerLoop:
                 self.guided.consider(self.guided.guided_by(known.assignment))
         while time.monotonic() < end and self.guided.step():
             pass
-        return self.guided.promise
 
     def compile_guided(self) -> bool:
         """Compile what the search thinks most of, if it promises to be the best of all; whether."""

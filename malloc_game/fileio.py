@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -54,6 +55,14 @@ def write_json(path: PathLike, content: Any) -> None:
     if str(path).endswith(".gz"):
         data = gzip.compress(data, mtime=0)
     write_bytes(path, data)
+
+
+def sha256_of(path: PathLike) -> str | None:
+    """Hash of a file's bytes, in hexadecimal; None if it cannot be read."""
+    try:
+        return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def read_json(path: PathLike) -> Any:

@@ -24,7 +24,7 @@ from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
 from workloads.overrides import EXACT_OPTIONS, keep_value, pin_value
-from workloads.permits import Benefits, placing_first, values_inside
+from workloads.permits import Benefits, placeable, placing_first, values_inside
 from workloads.placed import placed_module
 from workloads.placement import placer_of
 
@@ -100,11 +100,7 @@ class GuidedSearch:
         self._session, self._extraction = session, extraction
         self._placer = placer_of(session)
         self._rng = np.random.default_rng(seed)
-        self._values = [
-            v
-            for v, value in enumerate(extraction.problem.values)
-            if value.may_be_in_alternate and extraction.problem.positions_of_value[v]
-        ]
+        self._values = placeable(extraction.problem)
         self._placed: dict[State, Assignment | None] = {State(): xla_default}
         self._predicted: dict[State, float] = {}
         self._compiled: dict[State, Found | None] = {State(): None}
@@ -204,8 +200,8 @@ class GuidedSearch:
             "order": list(state.order),
         }
 
-    def _moves(self) -> Iterator[State]:
-        """Random neighbours of the current state that were not tried."""
+    def _neighbour(self) -> State | None:
+        """A random neighbour of the current state that was not tried; None if none is found."""
         state, pools = self._current, self._pools()
         for _ in range(_MAX_TRIES):
             kind = self._rng.choice(list(_SHARES), p=list(_SHARES.values()))
@@ -221,7 +217,8 @@ class GuidedSearch:
                 kept, pinned = kept - chosen, pinned - chosen
             move = dataclasses.replace(state, kept=kept, pinned=pinned - kept, order=order)
             if move not in self._placed:
-                yield move
+                return move
+        return None
 
     def _shaken(self, order: tuple[int, ...]) -> tuple[int, ...]:
         """The order with some values moved up or down."""
@@ -237,7 +234,7 @@ class GuidedSearch:
         """
         if self._queue is None:
             self._queue = [s for s in self.worth_having() if s not in self._placed]
-        state = self._queue.pop(0) if self._queue else next(self._moves(), None)
+        state = self._queue.pop(0) if self._queue else self._neighbour()
         if state is None:
             return False
         self.consider(state)
@@ -251,14 +248,10 @@ class GuidedSearch:
         None if there is none that promises more than what was compiled, or fewer cycles than
         `below`, or if the compiler fails.
         """
-        best_compiled = min((f.cycles for f in self.found), default=below)
-        best_compiled = min(best_compiled, below)
-        left = [s for s in self._predicted if s not in self._compiled]
-        state = min(left, key=self._predicted.__getitem__, default=None)
-        if state is None or self._predicted[state] >= best_compiled:
+        state, predicted = self._most_promising()
+        if state is None or predicted >= min([below, *(f.cycles for f in self.found)]):
             return None
         options = state.options(self._extraction.problem)
-        predicted = self._predicted[state]
         self._compiled[state] = None
         try:
             judged, assignment = self._compile(options)
@@ -287,8 +280,12 @@ class GuidedSearch:
     @property
     def promise(self) -> float:
         """Cycles predicted for the most promising state not yet compiled; infinite for none."""
-        left = (c for s, c in self._predicted.items() if s not in self._compiled)
-        return min(left, default=np.inf)
+        return self._most_promising()[1]
+
+    def _most_promising(self) -> tuple[State | None, float]:
+        """Of the states not yet compiled the one with fewest cycles predicted, and these."""
+        left = ((s, c) for s, c in self._predicted.items() if s not in self._compiled)
+        return min(left, key=lambda item: item[1], default=(None, np.inf))
 
     @property
     def best(self) -> Found | None:

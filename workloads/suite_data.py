@@ -15,7 +15,7 @@ from pathlib import Path
 
 import malloc_game as mg
 from malloc_game import Assignment, Problem
-from malloc_game.fileio import from_json, read_json, to_json, write_json
+from malloc_game.fileio import from_json, read_json, sha256_of, to_json, write_json
 from malloc_game.solvers import lower_bound
 from workloads.all_default import all_default_options
 from workloads.compile import CompilerSession, check_compiler, versions
@@ -69,17 +69,13 @@ class Pair:
         Raises: WorkloadError: the file is not the one that the index speaks of.
         """
         path = self.path(directory)
-        if not path.is_file() or _sha256(path) != self.sha256:
+        if sha256_of(path) != self.sha256:
             what = "differs from its index" if path.is_file() else "is missing"
             raise WorkloadError(f"{path} {what}; run `make suite` or restore the file")
         problem = mg.load_problem(path)
         reference = mg.load_reference(path, problem)
         assert reference is not None
         return problem, reference
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_index(directory: Path = DATA) -> tuple[Pair, ...]:
@@ -183,7 +179,7 @@ def describe(path: Path) -> Pair:
         bound=bound,
         instructions=len(problem.instructions),
         values=len(problem.values),
-        sha256=_sha256(path),
+        sha256=sha256_of(path) or "",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import malloc_game as mg
 from malloc_game import MallocGameError, Problem
+from malloc_game.fileio import sha256_of
 from workloads.compile import CompilerSession, check_compiler, versions
 from workloads.contest import rows, scores
 from workloads.contest.cases import Case
@@ -120,7 +121,7 @@ def _compile_one(
     began = time.perf_counter()
     path = rows.assignment_path(out, row)
     try:
-        if rows.sha256_of(path) != row.mapping_sha256:
+        if sha256_of(path) != row.mapping_sha256:
             raise WorkloadError(f"{path} is not the mapping of its row; remove the row to run anew")
         assignment = mg.load_assignment(path, problem)
         done = verify(session, found.extraction, assignment)

@@ -12,6 +12,7 @@ import jax
 
 import malloc_game as mg
 from malloc_game import Assignment, MallocGameError
+from malloc_game.fileio import sha256_of
 from malloc_game.solvers import SOLVERS, Result, Solver, SolverError, get_solver
 from workloads.contest import rows
 from workloads.contest.cases import Case, Opened, check_distinct
@@ -153,7 +154,7 @@ def run_one(
     )
     path = rows.assignment_path(out, row)
     mg.save_assignment(result.assignment, opened.problem, path)
-    return dataclasses.replace(row, mapping_sha256=rows.sha256_of(path))
+    return dataclasses.replace(row, mapping_sha256=sha256_of(path))
 
 
 class _Stopwatch:
