@@ -22,7 +22,6 @@ from agent.config import ConfigError
 from malloc_game import Problem, Program
 from malloc_game.decisions import list_decisions
 
-_SMALLEST = 64
 _DECISIONS = (
     *("asked_at", "decision_time", "decision_value", "is_parameter", "is_use", "may_copy"),
     *("must_stay", "previous", "next_time", "size", "copy_units", "end", "reserved"),
@@ -105,11 +104,13 @@ class Bucket:
         return self.programs.decision_time.shape[-1]
 
 
-def make_buckets(tasks: Sequence[Task], most: int) -> list[Bucket]:
-    """Buckets of at most `most` tasks each, the smallest programs first."""
+def make_buckets(tasks: Sequence[Task], most: int, smallest: int = 64) -> list[Bucket]:
+    """Buckets of at most `most` tasks each, the smallest programs first.
+
+    smallest: the padded length of the shortest programs, a power of two."""
     by_size: dict[int, list[Task]] = {}
     for task in tasks:
-        by_size.setdefault(_size_class(task.program), []).append(task)
+        by_size.setdefault(_size_class(task.program, smallest), []).append(task)
     buckets = []
     for size, same in sorted(by_size.items()):
         programs = [task.program for task in same]
@@ -145,10 +146,10 @@ def _power_of_two(size: int, smallest: int) -> int:
     return max(smallest, 1 << (size - 1).bit_length())
 
 
-def _size_class(program: Program) -> int:
+def _size_class(program: Program, smallest: int) -> int:
     # One more entry than there are: it stands for what lies beyond the end.
     needed = max(int(program.num_decisions), int(program.num_times)) + 1
-    return _power_of_two(needed, _SMALLEST)
+    return _power_of_two(needed, smallest)
 
 
 @dataclasses.dataclass(frozen=True)

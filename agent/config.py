@@ -53,8 +53,9 @@ def check(config: Any, **rules: Rule) -> None:
 class NetworkConfig:
     """Sizes of the three networks and the supports of their two-hot heads (in scaled cycles).
 
-    features: what the networks see: "game", the game's own observation, or "outlook", that and
-    where the decision stands among all others of its program (see `features`).
+    features: what the networks see: "game", the game's own observation, "outlook", that and where
+    the decision stands among all others of its program, or "hints", both and what greedy would do
+    (see `features`).
     dtype: "float32" or "bfloat16", of activations; parameters and outputs are float32 always.
     """
 
@@ -70,7 +71,7 @@ class NetworkConfig:
     def __post_init__(self):
         check(
             self,
-            features=one_of("game", "outlook"),
+            features=one_of("game", "outlook", "hints"),
             dtype=one_of("float32", "bfloat16"),
             hidden_size=at_least(8),
             representation_blocks=at_least(0),

@@ -41,7 +41,6 @@ def evaluate_actions(
 
 _static_config = functools.partial(jax.jit, static_argnames="config")
 _init_train_state = _static_config(init_train_state)
-_outlook_for = _static_config(outlook_for)
 _start_games = _static_config(start_games)
 _play = functools.partial(_static_config, donate_argnames="games")(play)
 _learn = functools.partial(_static_config, donate_argnames="train_state")(learn)
@@ -107,7 +106,7 @@ class Planner:
 
     def _load(self, program: malloc_game.Program) -> None:
         self._program = jax.tree.map(jnp.asarray, program)
-        self._outlook = _outlook_for(self.config, self._program)
+        self._outlook = outlook_for(self.config, self._program)
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
         self._has_dead_ends = bool(np.asarray(program.must_stay).any())

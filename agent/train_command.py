@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.buckets import Task, leave_out_long, load_task
+from agent.buckets import Task, leave_out_long, load_task, make_task
 from agent.checkpoint import Checkpoints
 from agent.config import ConfigError
 from agent.metrics import MetricsLog
 from agent.training import Trainer
 from agent.training_config import TrainingConfig
+from agent.variants import make_variants
 from agent.weights import save_agent
 from malloc_game.fileio import write_bytes
 
@@ -68,6 +69,7 @@ def train(
     tasks, left_out = leave_out_long(_load(problems), config.max_decisions)
     for line in left_out:
         say(line)
+    tasks += _variants(config, tasks, seed)
     judged = _load(validation)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,13 @@ def _load(files: Sequence[pathlib.Path]) -> list[Task]:
     return tasks
 
 
+def _variants(config: TrainingConfig, tasks: Sequence[Task], seed: int) -> list[Task]:
+    """Tasks made of variants of `tasks`, but those without or with too many decisions."""
+    variants = make_variants([task.problem for task in tasks], config.variants, seed)
+    made = [make_task(variant) for variant in variants]
+    return [t for t in made if 1 <= int(t.program.num_decisions) <= config.max_decisions]
+
+
 def _loop(
     trainer: Trainer,
     checkpoints: Checkpoints,
@@ -121,8 +130,8 @@ def _loop(
     last = math.inf if iterations is None else iterations
 
     def save() -> None:
-        checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
         save_agent(out / AGENT_FILE, config.agent, trainer.params)
+        checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
 
     def is_over() -> bool:
         return trainer.iteration >= last or time.monotonic() >= deadline
@@ -147,8 +156,9 @@ def progress_line(iteration: int, numbers: dict[str, Any]) -> str:
     loss = " ".join(f"{name} {numbers['loss'][name]:.3f}" for name in ("policy", "value", "reward"))
 
     def score(found: dict[str, float]) -> str:
-        if math.isfinite(found.get("gap_closed", math.nan)):
-            return f"{100 * found['gap_closed']:.1f}% gap"
+        gap = found.get("gap_closed_median", found.get("gap_closed", math.nan))
+        if math.isfinite(gap):
+            return f"{100 * gap:.1f}% gap"
         return f"{100 * found.get('saved', math.nan):.1f}% saved"
 
     line = (

@@ -5,7 +5,7 @@ from malloc_game.platform import configure_platform
 configure_platform()
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.baselines import follow, greedy, random_play, replay
+from malloc_game.baselines import follow, greedy, greedy_plays, random_play, replay
 from malloc_game.check import Violation, check
 from malloc_game.encode import encode
 from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
@@ -94,6 +94,7 @@ __all__ = [
     "first_fit",
     "follow",
     "greedy",
+    "greedy_plays",
     "init",
     "latency",
     "legal_actions",

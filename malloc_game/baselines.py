@@ -70,12 +70,12 @@ def benefit_density(program: Program, size_weight: float, span_weight: float) ->
 
 
 @functools.partial(jax.jit, static_argnames="num_thresholds")
-def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.Array]:
-    """Greedy by benefit: the best of plays that admit only what is dense enough in benefit.
+def greedy_plays(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.Array]:
+    """Plays that admit only what is dense enough in benefit: final states [N], actions int32[N, D].
 
     Each play takes a decision into alternate memory if that saves cycles now and its density is
     above a threshold; thresholds are quantiles of the positive densities, so that scarce memory is
-    kept for what pays most. Returns the best final state and its actions, int32[D].
+    kept for what pays most. N is about `num_thresholds`.
     """
     quantiles = 1.0 - 0.75 ** jnp.arange(num_thresholds // len(_WEIGHTS))  # ever fewer are admitted
     densities = [benefit_density(program, *weights) for weights in _WEIGHTS]
@@ -95,7 +95,12 @@ def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.
 
         return play(program, policy, jax.random.key(0))
 
-    states, actions = jax.vmap(game)(admitted)
+    return jax.vmap(game)(admitted)
+
+
+def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.Array]:
+    """Greedy by benefit: the best of `greedy_plays`. Its final state and actions, int32[D]."""
+    states, actions = greedy_plays(program, num_thresholds)
     best = jnp.argmin(states.latency)
     return jax.tree.map(lambda x: x[best], (states, actions))
 
