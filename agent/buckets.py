@@ -21,6 +21,8 @@ import malloc_game
 from agent.config import ConfigError
 from malloc_game import Problem, Program
 from malloc_game.decisions import list_decisions
+from malloc_game.solvers.bound import lower_bound
+from malloc_game.solvers.rounding import fractions
 
 _DECISIONS = (
     *("asked_at", "decision_time", "decision_value", "is_parameter", "is_use", "may_copy"),
@@ -47,6 +49,7 @@ class Task:
     wanted: np.ndarray | None  # bool[D], decisions that the reference has in alternate memory
     reference_cycles: float | None  # latency of the reference, usually XLA's default mapping
     bound_cycles: float | None  # lower bound on the latency of every mapping
+    relaxed: np.ndarray | None = None  # float32[D], for hints: see `relaxed_choices`
 
     @property
     def has_gap(self) -> bool:
@@ -65,14 +68,26 @@ class Task:
         return (default - cycles) / max(default, 1.0)
 
 
-def load_task(path: str | pathlib.Path) -> Task:
+def load_task(path: str | pathlib.Path, has_hints: bool = False) -> Task:
     """The task of a problem file. Raises: MallocGameError for a file that cannot be used."""
     problem = malloc_game.load_problem(path)
-    return make_task(problem, malloc_game.load_reference(path, problem))
+    return make_task(problem, malloc_game.load_reference(path, problem), has_hints)
 
 
-def make_task(problem: Problem, reference: malloc_game.Assignment | None = None) -> Task:
-    """The task of a problem; its provenance may give `bound_cycles`."""
+def relaxed_choices(problem: Problem, program: Program, seconds: float = np.inf) -> np.ndarray:
+    """What the linear relaxation has in alternate memory: float32[D], from 0 to 1.
+
+    NaN where it was not solved in so many seconds."""
+    bound = lower_bound(problem, expressible=True, time_limit=seconds)
+    found = fractions(problem, program, bound)
+    unknown = np.full(program.max_decisions, np.nan)
+    return np.asarray(unknown if found is None else found, np.float32)
+
+
+def make_task(
+    problem: Problem, reference: malloc_game.Assignment | None = None, has_hints: bool = False
+) -> Task:
+    """The task of a problem; its provenance may give `bound_cycles`. has_hints: `relaxed` too."""
     program = jax.tree.map(np.asarray, malloc_game.encode(problem))
     bound = problem.provenance.get("bound_cycles")
     wanted = None if reference is None else np.zeros(program.max_decisions, bool)
@@ -88,6 +103,7 @@ def make_task(problem: Problem, reference: malloc_game.Assignment | None = None)
             None if reference is None else float(malloc_game.latency(problem, reference).cycles)
         ),
         bound_cycles=float(bound) if isinstance(bound, int | float) else None,
+        relaxed=relaxed_choices(problem, program) if has_hints else None,
     )
 
 
@@ -97,6 +113,7 @@ class Bucket:
 
     tasks: tuple[Task, ...]
     programs: Program  # NumPy arrays with a leading axis P
+    relaxed: np.ndarray | None = None  # float32[P, D], if all tasks have it
 
     @property
     def max_decisions(self) -> int:
@@ -119,8 +136,19 @@ def make_buckets(tasks: Sequence[Task], most: int, smallest: int = 64) -> list[B
         for first in range(0, len(same), most):
             part = slice(first, first + most)
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded[part])
-            buckets.append(Bucket(tasks=tuple(same[part]), programs=stacked))
+            relaxed = _stack_relaxed(same[part], shape.decisions)
+            buckets.append(Bucket(tuple(same[part]), stacked, relaxed))
     return buckets
+
+
+def _stack_relaxed(tasks: Sequence[Task], length: int) -> np.ndarray | None:
+    rows = [task.relaxed for task in tasks]
+    if any(row is None for row in rows):
+        return None
+    stacked = np.zeros((len(rows), length), np.float32)
+    for row, task in zip(stacked, tasks, strict=True):
+        row[: int(task.program.num_decisions)] = task.relaxed[: int(task.program.num_decisions)]
+    return stacked
 
 
 def leave_out_long(tasks: Sequence[Task], most: int) -> tuple[list[Task], list[str]]:

@@ -8,7 +8,8 @@ be worked out before the game, from the program alone:
   fragments and copies were free: a fractional knapsack of gains in capacity x time;
 * for each decision, how large its gain is in that unit, and how much memory those want that overlap
   it in time and gain more per byte and time than it does (its rivals);
-* hints, if asked for: what greedy chooses, in its best play and on average over its best few.
+* hints, if asked for: what greedy chooses, in its best play and on average over its best few, and
+  what the linear relaxation of the whole does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _AHEAD = 8  # decisions to come whose columns are seen as well
 _NUM_COLUMNS = 6
 OUTLOOK_SIZE = 5 + (1 + _AHEAD) * _NUM_COLUMNS
 _GOOD_PLAYS = 8  # of greedy's, whose choices are averaged
-HINT_SIZE = 1 + (1 + _AHEAD) * 2
+HINT_SIZE = 1 + (1 + _AHEAD) * 3
 _SMALLEST_STAKE = 1e-3  # of the default latency: less than that is not worth a scale of its own
 
 
@@ -38,19 +39,31 @@ class Outlook:
 
 @chex.dataclass(frozen=True)
 class Hint:
-    """What greedy makes of a program."""
+    """What simpler ways of solving the whole make of a program."""
 
-    saved: chex.Array  # float32[], share of the default latency that its best play saves
-    choices: chex.Array  # float32[D, 2], in alternate memory in the best play, and of the best few
+    saved: chex.Array  # float32[], share of the default latency that greedy's best play saves
+    # float32[D, 3], how much each has the decision in alternate memory: greedy's best play, the mean
+    # of its best few, the linear relaxation.
+    choices: chex.Array
 
 
-def make_hint(program: malloc_game.Program, latency: chex.Array, actions: chex.Array) -> Hint:
-    """The hint of plays with latencies int32[N] and actions int32[N, D]."""
+def make_hint(
+    program: malloc_game.Program,
+    latency: chex.Array,
+    actions: chex.Array,
+    relaxed: chex.Array | None = None,
+) -> Hint:
+    """The hint of plays with latencies int32[N] and actions int32[N, D].
+
+    relaxed: float32[D], what the linear relaxation has in alternate memory; the plays' mean stands
+    in for it where it is NaN."""
     order = jnp.argsort(latency)[:_GOOD_PLAYS]
     in_alternate = (actions[order] != malloc_game.DROP).astype(jnp.float32)
     default = jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
     exists = jnp.arange(program.max_decisions) < program.num_decisions
-    choices = jnp.stack([in_alternate[0], jnp.mean(in_alternate, axis=0)], axis=1)
+    mean = jnp.mean(in_alternate, axis=0)
+    relaxed = mean if relaxed is None else jnp.where(jnp.isnan(relaxed), mean, relaxed)
+    choices = jnp.stack([in_alternate[0], mean, relaxed], axis=1)
     return Hint(saved=1.0 - latency[order[0]] / default, choices=choices * exists[:, None])
 
 

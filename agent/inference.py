@@ -39,10 +39,14 @@ class Model:
 
     @classmethod
     def of(
-        cls, config: AgentConfig, params: chex.ArrayTree, program: malloc_game.Program
+        cls,
+        config: AgentConfig,
+        params: chex.ArrayTree,
+        program: malloc_game.Program,
+        relaxed: chex.Array | None = None,
     ) -> "Model":
         """The model of one program, with its outlook if `config` needs that."""
-        return cls(params=params, program=program, outlook=outlook_for(config, program))
+        return cls(params=params, program=program, outlook=outlook_for(config, program, relaxed))
 
 
 # Traced apart, so that who has let greedy play already does not compile it again.
@@ -50,8 +54,12 @@ _make_outlook = jax.jit(make_outlook)
 _make_hint = jax.jit(make_hint)
 
 
-def outlook_for(config: AgentConfig, program: malloc_game.Program) -> Outlook | None:
-    """The outlook of one program, None where `config` has no use for it."""
+def outlook_for(
+    config: AgentConfig, program: malloc_game.Program, relaxed: chex.Array | None = None
+) -> Outlook | None:
+    """The outlook of one program, None where `config` has no use for it.
+
+    relaxed: float32[D], for hints, see `features.make_hint`."""
     features = config.network.features
     if features == "game" and config.train.reward_unit != "stake":
         return None
@@ -59,7 +67,19 @@ def outlook_for(config: AgentConfig, program: malloc_game.Program) -> Outlook | 
     if features != "hints":
         return outlook
     states, actions = malloc_game.greedy_plays(program)
-    return outlook.replace(hint=_make_hint(program, states.latency, actions))
+    return outlook.replace(hint=_make_hint(program, states.latency, actions, relaxed))
+
+
+def outlooks_for(
+    config: AgentConfig, programs: malloc_game.Program, relaxed: chex.Array | None
+) -> Outlook | None:
+    """Outlooks of programs [P]; relaxed: float32[P, D]."""
+
+    # One after the other: an outlook looks at all pairs of decisions.
+    def one(row: tuple) -> Outlook | None:
+        return outlook_for(config, *row)
+
+    return jax.lax.map(one, (programs, relaxed))
 
 
 def _over_games(function, program: malloc_game.Program):

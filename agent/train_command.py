@@ -66,11 +66,11 @@ def train(
     out: directory of checkpoints, config.json, metrics.jsonl and the agent file, which is written
     with each checkpoint. resume: go on from the last whole checkpoint in it.
     Raises: ConfigError, MallocGameError for what cannot be used."""
-    tasks, left_out = leave_out_long(_load(problems), config.max_decisions)
+    tasks, left_out = leave_out_long(_load(problems, config), config.max_decisions)
     for line in left_out:
         say(line)
     tasks += _variants(config, tasks, seed)
-    judged = _load(validation)
+    judged = _load(validation, config)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,8 +100,12 @@ def train(
     return trainer
 
 
-def _load(files: Sequence[pathlib.Path]) -> list[Task]:
-    tasks = [load_task(path) for path in files]
+def _has_hints(config: TrainingConfig) -> bool:
+    return config.agent.network.features == "hints"
+
+
+def _load(files: Sequence[pathlib.Path], config: TrainingConfig) -> list[Task]:
+    tasks = [load_task(path, _has_hints(config)) for path in files]
     names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -112,7 +116,7 @@ def _load(files: Sequence[pathlib.Path]) -> list[Task]:
 def _variants(config: TrainingConfig, tasks: Sequence[Task], seed: int) -> list[Task]:
     """Tasks made of variants of `tasks`, but those without or with too many decisions."""
     variants = make_variants([task.problem for task in tasks], config.variants, seed)
-    made = [make_task(variant) for variant in variants]
+    made = [make_task(variant, has_hints=_has_hints(config)) for variant in variants]
     return [t for t in made if 1 <= int(t.program.num_decisions) <= config.max_decisions]
 
 

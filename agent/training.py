@@ -24,7 +24,7 @@ import malloc_game
 from agent.buckets import Bucket, Task, make_buckets, spread
 from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
-from agent.inference import Model, outlook_for
+from agent.inference import Model, outlooks_for
 from agent.learning import GAMES, add_moves, init_stream_replay, learn_from_stream, make_mesh
 from agent.self_play import FREE, RANDOM
 from agent.stream import Stream, play_stream, start_stream
@@ -42,11 +42,15 @@ def _static(function, **options):
 
 
 @_static
-def _init_games(config: TrainingConfig, mesh: Mesh, programs: malloc_game.Program):
-    """Outlooks and first states of the programs of a bucket [P]."""
+def _init_games(
+    config: TrainingConfig,
+    mesh: Mesh,
+    programs: malloc_game.Program,
+    relaxed: chex.Array | None,
+):
+    """Outlooks and first states of the programs of a bucket [P]. relaxed: float32[P, D]."""
     del mesh
-    outlook = jax.lax.map(functools.partial(outlook_for, config.agent), programs)
-    return outlook, jax.vmap(malloc_game.init)(programs)
+    return outlooks_for(config.agent, programs, relaxed), jax.vmap(malloc_game.init)(programs)
 
 
 @functools.partial(_static, donate_argnames=("stream", "replay_state"))
@@ -171,7 +175,7 @@ class Trainer:
     def _make_group(self, bucket: Bucket) -> _Group:
         num_games = self.config.agent.self_play.num_games
         script = np.full((num_games, bucket.max_decisions), FREE, np.int8)
-        of_programs = _init_games(self.config, self.mesh, bucket.programs)
+        of_programs = _init_games(self.config, self.mesh, bucket.programs, bucket.relaxed)
         outlook, starts = (self._shard(spread(tree, num_games)) for tree in of_programs)
         # Copied: what playing is given to overwrite must not be what games start anew from.
         stream = start_stream(jax.tree.map(jnp.copy, starts), jnp.asarray(script))

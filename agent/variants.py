@@ -64,9 +64,7 @@ def _chain(problems: Sequence[Problem]) -> Problem:
                 i,
                 name=f"{i.name}.{number}",
                 schedule_time=i.schedule_time + schedule_time,
-                positions=tuple(
-                    dataclasses.replace(p, value=p.value + first) for p in i.positions
-                ),
+                positions=tuple(dataclasses.replace(p, value=p.value + first) for p in i.positions),
                 cost_table=i.cost_table + len(tables),
                 loops=tuple(loop + loops for loop in i.loops),
             )
@@ -94,9 +92,7 @@ def _chain(problems: Sequence[Problem]) -> Problem:
     )
 
 
-def _vary(
-    problem: Problem, config: VariantsConfig, rng: np.random.Generator, name: str
-) -> Problem:
+def _vary(problem: Problem, config: VariantsConfig, rng: np.random.Generator, name: str) -> Problem:
     """The problem with other memory and other costs."""
     target = _vary_target(problem.target, config, rng)
     capacity = target.alternate_memory_bytes

@@ -11,20 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
-from agent.buckets import Bucket
+from agent.buckets import Bucket, relaxed_choices
 from agent.config import AgentConfig
-from agent.inference import Model, outlook_for
+from agent.inference import Model, outlooks_for
 from agent.stream import play_out
 from agent.weights import Agent
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def play_all(
-    config: AgentConfig, params: chex.ArrayTree, programs: malloc_game.Program
+    config: AgentConfig,
+    params: chex.ArrayTree,
+    programs: malloc_game.Program,
+    relaxed: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array]:
-    """One noiseless game of each program [P]: latencies int32[P] and actions int32[P, D]."""
-    # One after the other: an outlook looks at all pairs of decisions.
-    outlook = jax.lax.map(functools.partial(outlook_for, config), programs)
+    """One noiseless game of each program [P]: latencies int32[P] and actions int32[P, D].
+
+    relaxed: float32[P, D], for hints."""
+    outlook = outlooks_for(config, programs, relaxed)
     model = Model(params=params, program=programs, outlook=outlook)
     return play_out(config, model, jax.random.key(0))
 
@@ -43,18 +47,19 @@ def zero_shot(
 ) -> tuple[np.ndarray, int]:
     """One game of the agent, as `load_agent` gives it, without noise or learning.
 
-    dynamics: "learned" or "env", the agent's own by default. Returns the actions, int32[D], DROP
+    dynamics: "learned" or "env", the agent's own by default. An encoded `Program` has no linear
+    relaxation to give a hint; greedy stands in for it. Returns the actions, int32[D], DROP
     after the last decision, and the latency in cycles."""
     config, params = agent
     config = with_simulations(config, num_simulations)
     if dynamics is not None:
         search = dataclasses.replace(config.search, dynamics=dynamics)
         config = dataclasses.replace(config, search=search)
-    if not isinstance(problem, malloc_game.Program):
-        problem = malloc_game.encode(problem, rules=config.rules)
-    latency, actions = play_all(
-        config, params, jax.tree.map(lambda x: jnp.asarray(x)[None], problem)
-    )
+    program, relaxed = malloc_game.encode(problem, rules=config.rules), None
+    if config.network.features == "hints" and not isinstance(problem, malloc_game.Program):
+        relaxed = relaxed_choices(problem, program)
+    program, relaxed = jax.tree.map(lambda x: jnp.asarray(x)[None], (program, relaxed))
+    latency, actions = play_all(config, params, program, relaxed)
     return np.asarray(actions[0]), int(latency[0])
 
 
@@ -62,7 +67,8 @@ def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]
     """Latency in cycles of one noiseless game of every task, by its name."""
     found = {}
     for bucket in buckets:
-        cycles, _ = play_all(config, params, jax.tree.map(jnp.asarray, bucket.programs))
+        programs = jax.tree.map(jnp.asarray, bucket.programs)
+        cycles, _ = play_all(config, params, programs, bucket.relaxed)
         names = [task.name for task in bucket.tasks]
         found |= dict(zip(names, np.asarray(cycles).tolist(), strict=True))
     return found

@@ -5,7 +5,14 @@ from malloc_game.platform import configure_platform
 configure_platform()
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.baselines import follow, greedy, greedy_plays, random_play, replay
+from malloc_game.baselines import (
+    admitting_plays,
+    follow,
+    greedy,
+    greedy_plays,
+    random_play,
+    replay,
+)
 from malloc_game.check import Violation, check
 from malloc_game.encode import encode
 from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
@@ -93,6 +100,7 @@ __all__ = [
     "encode",
     "first_fit",
     "follow",
+    "admitting_plays",
     "greedy",
     "greedy_plays",
     "init",
