@@ -193,8 +193,8 @@ def import_(file: str, target: str | None, out: pathlib.Path, capacity: int | No
     report.check_directory(out.parent)
     if file.endswith(".csv"):
         if capacity is None:
-            capacity = TARGETS[need_target(f"{file} without --capacity", target)]
-            capacity = capacity.alternate_memory_bytes
+            named = need_target(f"{file} without --capacity", target)
+            capacity = TARGETS[named].alternate_memory_bytes
         instance = load_minimalloc_csv(file, capacity)
         problem = instance.to_problem()
         said = f"a packing test: {instance.lower_bound_bytes()} of {capacity} bytes at the peak"

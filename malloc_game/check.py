@@ -137,7 +137,8 @@ def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violatio
 def _check_askable(problem: Problem, assignment: Assignment) -> list[Violation]:
     """What the compiler cannot be asked for: refused uses, and exclusions."""
     found = []
-    inside = {}  # (value, time, is_output) -> whether it is in alternate memory there
+    # (value, time, is_output) -> whether it is in alternate memory there
+    inside: dict[tuple[int, int, bool], bool] = {}
     for t, instruction in enumerate(problem.instructions):
         for p, position in enumerate(instruction.positions):
             in_alternate = bool(assignment.masks[t] >> p & 1)
