@@ -18,14 +18,17 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def at_least(low: float) -> Rule:
+    """A rule: the number is at least `low`."""
     return lambda value: value >= low, f"need >= {low}"
 
 
 def above(low: float) -> Rule:
+    """A rule: the number is above `low`."""
     return lambda value: value > low, f"need > {low}"
 
 
 def one_of(*names: str) -> Rule:
+    """A rule: the text is one of `names`."""
     return lambda value: value in names, "need " + " or ".join(f'"{name}"' for name in names)
 
 

@@ -42,8 +42,8 @@ class Hint:
     """What simpler ways of solving the whole make of a program."""
 
     saved: chex.Array  # float32[], share of the default latency that greedy's best play saves
-    # float32[D, 3], how much each has the decision in alternate memory: greedy's best play, the mean
-    # of its best few, the linear relaxation.
+    # float32[D, 3], how much of each decision is in alternate memory: in greedy's best play, in the
+    # mean of its best few, in the linear relaxation.
     choices: chex.Array
 
 

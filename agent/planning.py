@@ -77,7 +77,8 @@ class Planner:
 
     `best_source` says what did: "seed" (given from outside), "self_play" (search chose every move),
     "greedy_play" (so, without noise), "perturbation" (search or chance changed some moves of an
-    earlier game) or "annealing" (see `annealer`). On one machine, the same seed, calls and iterations give the same result.
+    earlier game) or "annealing" (see `annealer`). On one machine, the same seed, calls and
+    iterations give the same result.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import chex
 import jax
@@ -65,7 +66,7 @@ def zero_shot(
 
 def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]) -> dict[str, int]:
     """Latency in cycles of one noiseless game of every task, by its name."""
-    found = {}
+    found: dict[str, int] = {}
     for bucket in buckets:
         programs = jax.tree.map(jnp.asarray, bucket.programs)
         cycles, _ = play_all(config, params, programs, bucket.relaxed)
@@ -74,7 +75,7 @@ def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]
     return found
 
 
-def scores(buckets: list[Bucket], cycles: dict[str, float]) -> dict[str, float]:
+def scores(buckets: list[Bucket], cycles: Mapping[str, float]) -> dict[str, float]:
     """Mean over tasks of the share of the default latency saved; mean and median gap closed.
 
     The gap is left out where no task has one. Where it is narrow, a mapping that is hardly slower

@@ -75,8 +75,8 @@ def admitting_plays(
 ) -> tuple[GameState, chex.Array]:
     """Plays for sets of decisions, bool[N, D]: final states [N] and actions, int32[N, D].
 
-    Each play takes what its set admits into alternate memory where that is legal; where `only_gains`
-    (bool[N]) is set, only if it saves cycles at once.
+    Each play takes what its set admits into alternate memory where that is legal; if `only_gains`
+    (bool[N]) is set, only what saves cycles at once.
     """
 
     def game(allowed: chex.Array, only_gains: chex.Array) -> tuple[GameState, chex.Array]:

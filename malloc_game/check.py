@@ -140,7 +140,8 @@ def _check_askable(problem: Problem, assignment: Assignment) -> list[Violation]:
         Violation(NOT_ALLOWED, f"asynchronous slice {problem.values[v].name}")
         for v in sorted(replaced_slices(problem, assignment))
     ]
-    inside = {}  # (value, time, is_output) -> whether it is in alternate memory there
+    # (value, time, is_output) -> whether it is in alternate memory there
+    inside: dict[tuple[int, int, bool], bool] = {}
     for t, instruction in enumerate(problem.instructions):
         for p, position in enumerate(instruction.positions):
             in_alternate = bool(assignment.masks[t] >> p & 1)

@@ -8,6 +8,7 @@ Source of names and numbers: openxla/xla xla/service/hlo.proto and xla/xla_data.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -138,6 +139,6 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 @functools.cache
-def message_class(which: str) -> type:
-    """The protobuf class of a message of `_SCHEMA`."""
+def message_class(which: str) -> Any:
+    """The protobuf class of a message of `_SCHEMA`, whose fields no type checker knows."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{which}"))

@@ -34,6 +34,7 @@ def _quote(name: str) -> str:
 
 
 def position_matcher(value_name: str) -> str:
+    """The filter that matches the position, `name` or `name{index}`, at which a value is made."""
     name, index = _VALUE_NAME.match(value_name).groups()
     inside = f'instruction_name_regex: "{_quote(name)}"'
     if index:

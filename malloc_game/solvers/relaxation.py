@@ -240,9 +240,9 @@ class _Builder:
             ]
             prices = [self.problem.values[v].copy_cycles for v in written]
             moved = self._least_bytes(t, mask, joint) / self.bytes_per_cycle
-            prices = [price if price >= 0 else moved for price in prices]
             if prices:
-                found.append((mask, float(min(prices))))
+                known = [price if price >= 0 else moved for price in prices]
+                found.append((mask, float(min(known))))
         return found
 
     def _replaced_slices(self, t: int, masks: list, joint: list[int]) -> list[tuple[int, int]]:
@@ -381,7 +381,7 @@ class _Builder:
             most[start] += self.size[v]
             most[end] -= self.size[v]
         contended = np.flatnonzero(np.cumsum(most[:-1]) > self.capacity)
-        row_of = {int(t): {} for t in contended}
+        row_of: dict[int, dict] = {int(t): {} for t in contended}
         for start, end, variable, v in self.residents:
             first, last = np.searchsorted(contended, [start, end])
             for t in contended[first:last].tolist():
