@@ -107,6 +107,7 @@ class Planner:
         self._loss: dict[str, float] = {}
         self.network_play_latencies: list[int] = []
         self._relaxed = relaxed
+        self._annealer: Annealer | None = None
         self._load(program)
 
     # --- the program ---
@@ -114,7 +115,9 @@ class Planner:
     def _load(self, program: malloc_game.Program) -> None:
         self._program = jax.tree.map(jnp.asarray, program)
         self._outlook = outlook_for(self.config, self._program, self._relaxed)
-        self._annealer: Annealer | None = None
+        if self._annealer is not None:
+            self._annealer.close()
+        self._annealer = None
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
         self._has_dead_ends = bool(np.asarray(program.must_stay).any())
