@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from agent import cli_fidelity, cli_suite, cli_train
+from agent import cli_fidelity, cli_report, cli_suite, cli_train
 from agent.cli_common import check_target, fail, need_target, say
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
@@ -298,7 +298,13 @@ def programs(as_json: bool) -> None:
         print(f"{row['name']:18} {row['split']:11} {row['description']}")
 
 
-for command in (cli_fidelity.fidelity, cli_suite.suite, cli_suite.bench, cli_train.train):
+for command in (
+    cli_fidelity.fidelity,
+    cli_report.report,
+    cli_suite.suite,
+    cli_suite.bench,
+    cli_train.train,
+):
     cli.add_command(command)
 
 

@@ -109,6 +109,7 @@ class Value:
     copy_cycles: int = -1
     # By what names the bodies of loops that carry it know it (`arg_tuple.3{2}`).
     loop_names: tuple[str, ...] = ()
+    shape: str = ""  # for people: as XLA writes it, `bf16[512,4096]`; empty where not known
 
 
 @dataclasses.dataclass(frozen=True)

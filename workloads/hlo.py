@@ -18,11 +18,14 @@ from google.protobuf.message import DecodeError
 from workloads.errors import WorkloadError
 from workloads.hlo_schema import message_class
 
-# Bits of XLA's PrimitiveType numbers; what is not listed (tuple, token, opaque) has no bytes.
-_ELEMENT_BITS = {
-    1: 8, 2: 8, 3: 16, 4: 32, 5: 64, 6: 8, 7: 16, 8: 32, 9: 64, 10: 16, 11: 32, 12: 64, 15: 64,
-    16: 16, 18: 128, 19: 8, 20: 8, 21: 4, 22: 4, 23: 8, 24: 8, 25: 8, 26: 2, 27: 2, 28: 8, 29: 8,
-    32: 4, 33: 8,
+# Names and bits of XLA's PrimitiveType numbers; what is missing (tuple, token, opaque) has no bytes.
+_ELEMENT_TYPES = {
+    1: ("pred", 8), 2: ("s8", 8), 3: ("s16", 16), 4: ("s32", 32), 5: ("s64", 64), 6: ("u8", 8),
+    7: ("u16", 16), 8: ("u32", 32), 9: ("u64", 64), 10: ("f16", 16), 11: ("f32", 32),
+    12: ("f64", 64), 15: ("c64", 64), 16: ("bf16", 16), 18: ("c128", 128), 19: ("f8e5m2", 8),
+    20: ("f8e4m3fn", 8), 21: ("s4", 4), 22: ("u4", 4), 23: ("f8e4m3b11fnuz", 8),
+    24: ("f8e5m2fnuz", 8), 25: ("f8e4m3fnuz", 8), 26: ("s2", 2), 27: ("u2", 2),
+    28: ("f8e4m3", 8), 29: ("f8e3m4", 8), 32: ("f4e2m1fn", 4), 33: ("f8e8m0fnu", 8),
 }  # fmt: skip
 _TUPLE = 13
 _FREE_CALLS = frozenset(
@@ -48,11 +51,21 @@ class Leaf:
 
     size_bytes: int  # as padded by the layout's tiles
     memory_space: int
+    shape: str  # as XLA writes it, without the layout: `bf16[512,4096]`
+
+
+def _element_type(shape) -> tuple[str, int]:
+    """Name of the element type, and its bits."""
+    return _ELEMENT_TYPES.get(shape.element_type, ("?", 0))
+
+
+def _shape_text(shape) -> str:
+    return f"{_element_type(shape)[0]}[{','.join(map(str, shape.dimensions))}]"
 
 
 def _padded_bytes(shape) -> int:
     """Bytes of an array as its layout's first tile pads it (later tiles divide the first)."""
-    bits = shape.layout.element_size_in_bits or _ELEMENT_BITS.get(shape.element_type, 0)
+    bits = shape.layout.element_size_in_bits or _element_type(shape)[1]
     order = list(shape.layout.minor_to_major) or list(reversed(range(len(shape.dimensions))))
     dimensions = [shape.dimensions[i] for i in reversed(order)]  # major to minor
     if shape.layout.tiles:
@@ -70,7 +83,7 @@ def _leaves(shape, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...
         for i, part in enumerate(shape.tuple_shapes):
             yield from _leaves(part, (*index, i))
     else:
-        yield index, Leaf(_padded_bytes(shape), shape.layout.memory_space)
+        yield index, Leaf(_padded_bytes(shape), shape.layout.memory_space, _shape_text(shape))
 
 
 class Instruction:

@@ -271,7 +271,13 @@ class Structure:
                 copied_at=copied_at,
                 copied_from=self.numbers[known.copied_from] if copied_at >= 0 else -1,
                 loop_names=known.loop_names,
+                shape=self._shape(place),
             )
+
+    def _shape(self, place: Place) -> str:
+        """Shape of the array that is defined at `place`."""
+        leaf = self.module.instructions[place[0]].leaves.get(place[1])
+        return leaf.shape if leaf is not None else ""
 
 
 def _loops(module: Module) -> dict[int, tuple[int, ...]]:
