@@ -23,9 +23,9 @@ from malloc_game.target import MIB
 _SIZE, _DPI = (11.0, 5.2), 130  # inches
 # Okabe and Ito's colours, which all colour vision tells apart; shades part neighbours.
 _SHADES = {
-    "parameter": ("#0072b2", "#3d94c9", "#1f5f8a"),
+    "parameter": ("#4a9fd4", "#82c0e8", "#2f8ac4"),
     "computed value": ("#e69f00", "#f2bd4d", "#c78a00"),
-    "live-out": ("#009e73", "#4dbd9d", "#007a59"),
+    "live-out": ("#17a67f", "#5cc5a6", "#0d9470"),
 }
 _OWN, _COPY = "#a9b2bd", "#0072b2"
 _MAX_LABELS = 40
@@ -56,10 +56,12 @@ def _figure(run: Run) -> Any:
             "pictures need matplotlib; install it with: pip install 'mallocgame[plot]'"
         ) from error
 
-    maps = maps_of(run)
+    maps = maps_of(run)[: 1 if run.is_unchanged else 2]
     figure = Figure(_SIZE, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=[4, 1])
+    axes = figure.subplots(
+        2, len(maps), sharex=True, sharey="row", height_ratios=[4, 1], squeeze=False
+    )
     seconds = max(run.problem.target.seconds(float(one.profile.start[-1])) for one in maps)
     unit, unit_name = (1e-3, "ms") if seconds >= 1e-3 else (1e-6, "µs")
     scale = run.problem.target.seconds(1.0) / unit
@@ -93,7 +95,7 @@ def _title(run: Run) -> str:
 
 
 def _latency(run: Run, one: Map) -> str:
-    cycles = float(one.profile.start[-1]) + one.profile.write_back_cycles
+    cycles = one.profile.total
     return f"{cycles:,.0f} cycles, {summary.time_text(run.problem.target.seconds(cycles))}"
 
 

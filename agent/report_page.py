@@ -39,9 +39,7 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
     import jinja2
 
     maps = maps_of(run)
-    # The same placements, however they are written down.
-    is_same = run.reference is not None and run.assignment.masks == run.reference.masks
-    shown = maps[:1] if is_same else maps
+    shown = maps[:1] if run.is_unchanged else maps
     script, plotly = _script(), _plotly()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_file("report.html.j2"))
@@ -55,10 +53,10 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
         rows=summary.rows(run),
         capacity=summary.size_text(run.problem.target.alternate_memory_bytes),
         maps=shown,
-        same=is_same,
+        same=run.is_unchanged,
         descriptions=[summary.describe(run, one) for one in shown],
         breakdown=summary.breakdown(maps),
-        known=[known_share(run.problem, one) for one in maps],
+        known=min(known_share(run.problem, one) for one in maps),
         tables=_tables(changes(run.problem, *maps)),
         limit=_NUM_MISSES,
         options=_options(run, option_files),

@@ -18,8 +18,8 @@ _FOUND_BY = {
 }
 _AGENT_FOUND_BY = {
     "seed": "one of the games that the agent was given at the start; it found none better",
-    "self_play": "the agent's search chose every move",
-    "greedy_play": "the agent's search chose every move, without noise",
+    "self_play": "the agent’s search chose every move",
+    "greedy_play": "the agent’s search chose every move, without noise",
     "perturbation": "the agent changed some moves of an earlier game",
 }
 
@@ -35,16 +35,32 @@ def time_text(seconds: float | None) -> str:
         return "–"
     for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if seconds >= unit:
-            return f"{seconds / unit:.4g} {name}"
-    return f"{seconds * 1e9:.3g} ns"
+            return f"{seconds / unit:.4g}\u00a0{name}"
+    return f"{seconds * 1e9:.3g}\u00a0ns"
 
 
 def size_text(size: float) -> str:
     """Bytes in the unit that suits them."""
     for unit, name in ((1 << 30, "GiB"), (MIB, "MiB"), (1024, "KiB")):
         if size >= unit:
-            return f"{size / unit:,.4g} {name}"
-    return f"{size:,.0f} B"
+            return f"{size / unit:,.4g}\u00a0{name}"
+    return f"{size:,.0f}\u00a0B"
+
+
+def signed_text(cycles: float) -> str:
+    """A difference in cycles with its sign."""
+    text = f"{abs(cycles):,.0f}"
+    if text == "0":
+        return "0"
+    return ("+" if cycles > 0 else "−") + text
+
+
+def _percent(ratio: float) -> str:
+    """How far a ratio is from 1."""
+    text = f"{abs(ratio - 1.0):.2%}"
+    if text == "0.00%":
+        return text
+    return ("+" if ratio > 1.0 else "−") + text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +89,7 @@ def headline(run: Run) -> Headline:
     speedup = run.result["compiled_speedup"]
     seconds = run.problem.target.seconds
     if speedup is None or best.compiled is None or reference.compiled is None:
-        before = reference if run.reference is not None else latencies.get("all_default", reference)
+        before = latencies["xla_default" if run.reference else "all_default"]
         name = "XLA’s default" if run.reference is not None else "everything in default memory"
         detail = f"Best mapping: {cycles_text(best.predicted)} cycles predicted"
         if before.predicted:
@@ -92,7 +108,8 @@ def headline(run: Run) -> Headline:
         f"{cycles_text(reference.compiled)} → {cycles_text(best.compiled)} cycles compiled"
         f" ({time_text(seconds(reference.compiled))} → {time_text(seconds(best.compiled))})."
     )
-    return Headline(f"{speedup:.3f}×", "as fast as under XLA’s default mapping", detail, "good")
+    tone = "good" if speedup > 1 else "even"
+    return Headline(f"{speedup:.3f}×", "as fast as under XLA’s default mapping", detail, tone)
 
 
 def facts(run: Run, maps: tuple[Map, Map]) -> list[Fact]:
@@ -105,21 +122,22 @@ def facts(run: Run, maps: tuple[Map, Map]) -> list[Fact]:
     monotone = result["compiled_speedup_monotone"]
     if is_compiled and is_new and monotone is not None:
         text = (
-            "monotone speed-up: what is left if estimates that call alternate memory slower than"
-            " default memory are not believed"
+            "what is left if estimates that call alternate memory slower than default memory are"
+            " not believed"
         )
-        found.append(Fact("If doubted", f"{monotone:.3f}×", text))
+        found.append(Fact("Monotone speed-up", f"{monotone:.3f}×", text))
     how = _FOUND_BY.get(source, "")
     if source == "agent":
         how = _AGENT_FOUND_BY.get(result["agent_found_by"] or "", how)
     found.append(Fact("Found by", LABELS.get(source, source), how))
     if best.compiled and best.predicted is not None:
-        error = best.predicted / best.compiled - 1.0
+        now = maps[1].profile.total / best.compiled
         text = (
-            f"of the best mapping: {cycles_text(best.predicted)} cycles predicted before it was"
-            f" compiled, {cycles_text(best.compiled)} compiled"
+            f"{cycles_text(best.predicted)} cycles before the best mapping was compiled,"
+            f" {cycles_text(best.compiled)} compiled; with what compiles have taught since:"
+            f" {_percent(now)}"
         )
-        found.append(Fact("Prediction off by", f"{error:+.2%}", text))
+        found.append(Fact("Prediction off by", _percent(best.predicted / best.compiled), text))
     else:
         share = known_share(run.problem, maps[1])
         text = "of the best mapping’s cycles; a model or a roofline gave the rest"
@@ -145,23 +163,24 @@ class Row:
     predicted_time: str
     compiled: str
     compiled_time: str
-    error: str
-    speedup: str
+    error: str  # of the prediction
+    speedup: str  # compiled, over XLA's default
+    relative: str  # predicted, of what a run is compared with
     share: float  # of the slowest row, for a bar; 0 without a latency
     is_best: bool
 
 
 def rows(run: Run) -> list[Row]:
-    """One row for each candidate."""
+    """One row for each candidate that was judged."""
     latencies = run.latencies
     reference = latencies["xla_default"].compiled
-    shown = {s: pair for s, pair in latencies.items() if s != "best"}
+    before = latencies["xla_default" if run.reference else "all_default"].predicted
+    shown = {s: p for s, p in latencies.items() if s != "best" and p.predicted is not None}
     judged = [pair.compiled or pair.predicted or 0.0 for pair in shown.values()]
     slowest = max([*judged, 0.0]) or 1.0
     found = []
     for source, pair in shown.items():
         is_best = source == run.result["best_source"]
-        both = pair.predicted is not None and pair.compiled
         found.append(
             Row(
                 label=LABELS.get(source, source),
@@ -169,8 +188,9 @@ def rows(run: Run) -> list[Row]:
                 predicted_time=_seconds(run, pair.predicted),
                 compiled=cycles_text(pair.compiled),
                 compiled_time=_seconds(run, pair.compiled),
-                error=f"{pair.predicted / pair.compiled - 1:+.2%}" if both else "–",
+                error=_percent(pair.predicted / pair.compiled) if pair.compiled else "–",
                 speedup=f"{reference / pair.compiled:.3f}×" if reference and pair.compiled else "–",
+                relative=f"{pair.predicted / before:.1%}" if before else "–",
                 share=(pair.compiled or pair.predicted or 0.0) / slowest,
                 is_best=is_best,
             )
@@ -189,24 +209,12 @@ def breakdown(maps: tuple[Map, Map]) -> list[tuple[str, str, str, str]]:
         ("waiting for copies", lambda m: float(m.profile.wait_cycles.sum())),
         ("writing results back", lambda m: m.profile.write_back_cycles),
     ]
-    found, totals = [], [0.0, 0.0]
-    for name, part in parts:
-        before, after = (part(m) for m in maps)
-        totals = [totals[0] + before, totals[1] + after]
-        found.append((name, before, after))
-    found.append(("total", *totals))
+    parts.append(("total", lambda m: m.profile.total))
+    found = [(name, *(part(one) for one in maps)) for name, part in parts]
     return [
         (name, cycles_text(old), cycles_text(new), signed_text(new - old))
         for name, old, new in found
     ]
-
-
-def signed_text(cycles: float) -> str:
-    """A difference in cycles with its sign."""
-    text = f"{abs(cycles):,.0f}"
-    if text == "0":
-        return "0"
-    return ("+" if cycles > 0 else "−") + text
 
 
 def describe(run: Run, found: Map) -> str:

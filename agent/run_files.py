@@ -69,6 +69,14 @@ class Run:
         """What the best mapping is compared with: XLA's default, else everything in default."""
         return self.reference or mg.all_default(self.problem)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the best mapping is XLA's default itself."""
+        same = ("masks", "chunks", "copies")
+        return self.reference is not None and all(
+            getattr(self.assignment, field) == getattr(self.reference, field) for field in same
+        )
+
 
 def load_run(directory: pathlib.Path) -> Run:
     """Read the files that `optimize --out DIR` wrote.
@@ -107,7 +115,7 @@ def _check_result(content: Any, where: str) -> None:
             raise MallocGameError(f"{where}: field {name!r} is missing; run optimize again")
         _check(content[name], kinds, f"{where}: {name}")
     latencies = content["latency_cycles"]
-    for source in ("best", "xla_default", content["best_source"]):
+    for source in ("best", "all_default", "xla_default", content["best_source"]):
         if source not in latencies:
             raise MallocGameError(f"{where}: latency_cycles has no {source!r}")
     for source, pair in latencies.items():

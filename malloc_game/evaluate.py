@@ -56,6 +56,11 @@ class Profile:
     write_back_cycles: float  # at the end
 
     @property
+    def total(self) -> float:
+        """All cycles: those of `latency`."""
+        return float(self.cycles.sum() + self.wait_cycles.sum()) + self.write_back_cycles
+
+    @property
     def start(self) -> np.ndarray:
         """Cycles before each instruction, waits for it included, and at the end: float64[T + 1]."""
         before = np.concatenate([[0.0], np.cumsum(self.wait_cycles[:-1] + self.cycles)])

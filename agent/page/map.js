@@ -44,7 +44,9 @@ function copyTraces(map) {
     const left = x(copies.start[i]), right = Math.max(x(copies.end[i]), left + thinnest);
     addBox(traces[copies.prefetch[i]], left, right, copies.lane[i] + 0.12, copies.lane[i] + 0.88);
   }
-  return traces.filter((trace) => trace.x.length);
+  // Without a trace its axis would be gone, and the axis of times with it.
+  const none = boxes("", { x: [0], y: [0], yaxis: "y3" });
+  return [none, ...traces.filter((trace) => trace.x.length)];
 }
 
 // --- what depends on the part in sight -------------------------------------------------------------
