@@ -71,9 +71,7 @@ def make_map(problem: mg.Problem, assignment: mg.Assignment, label: str) -> Map:
     )
 
 
-def cycles_saved(
-    problem: mg.Problem, assignment: mg.Assignment, found: Profile
-) -> np.ndarray:
+def cycles_saved(problem: mg.Problem, assignment: mg.Assignment, found: Profile) -> np.ndarray:
     """Cycles that each chunk saves: what its uses would cost more if its value were in default.
 
     All other placements stay as they are, so that the numbers of chunks do not add up. A live-out's

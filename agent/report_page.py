@@ -1,8 +1,8 @@
 """A run as one HTML page that needs nothing else: no network, no server, no other file.
 
-Names of instructions and tensors are the user's. The template escapes them, the script gets them as
-JSON in which no tag can end, and a content security policy lets nothing run but the two scripts that
-are put in here, nor anything be loaded.
+Names of instructions and tensors are the user's. The template escapes them, the script gets them
+as JSON in which no tag can end, and a content security policy lets only the two scripts run that
+are put in here, and nothing be loaded.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
         same=run.is_unchanged,
         descriptions=[summary.describe(run, one) for one in shown],
         breakdown=summary.breakdown(maps),
-        known=min(known_share(run.problem, one) for one in maps),
+        known=summary.share_text(min(known_share(run.problem, one) for one in maps)),
         tables=_tables(changes(run.problem, *maps)),
         limit=_NUM_MISSES,
         options=_options(run, option_files),
@@ -85,7 +85,10 @@ def _options(run: Run, option_files: OptionFiles) -> list[tuple[str, str]]:
     if run.result["best_source"] == "xla_default":
         return []
     return [
-        (repr(name), f"open({option_files[name]!r}).read()" if name in option_files else repr(value))
+        (
+            repr(name),
+            f"open({option_files[name]!r}).read()" if name in option_files else repr(value),
+        )
         for name, value in run.result["compiler_options"].items()
     ]
 

@@ -55,6 +55,12 @@ def signed_text(cycles: float) -> str:
     return ("+" if cycles > 0 else "−") + text
 
 
+def share_text(share: float) -> str:
+    """A share in percent, rounded down: 100% is all."""
+    tenths = int(share * 1000)
+    return f"{tenths // 10}%" if tenths % 10 == 0 else f"{tenths / 10:.1f}%"
+
+
 def _percent(ratio: float) -> str:
     """How far a ratio is from 1."""
     text = f"{abs(ratio - 1.0):.2%}"
@@ -141,10 +147,10 @@ def facts(run: Run, maps: tuple[Map, Map]) -> list[Fact]:
     else:
         share = known_share(run.problem, maps[1])
         text = "of the best mapping’s cycles; a model or a roofline gave the rest"
-        found.append(Fact("Known costs", f"{share:.0%}", text))
+        found.append(Fact("Known costs", share_text(share), text))
     if result["best_honoured"] is not None and is_new:
         text = f"of {result['decisions']:,} decisions hold in the compiled program"
-        found.append(Fact("Honoured", f"{result['best_honoured']:.2%}", text))
+        found.append(Fact("Honoured", share_text(result["best_honoured"]), text))
     else:
         text = "to take: which values are in alternate memory, and when"
         found.append(Fact("Decisions", f"{result['decisions']:,}", text))

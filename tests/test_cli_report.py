@@ -79,7 +79,7 @@ def test_a_figure_of_what_did_not_change_has_one_map(run, tmp_path):
     empty = make_run(run.problem, mg.all_default(run.problem), None, compiled=False)
     for i, one in enumerate((won, empty, run)):
         save_figure(one, tmp_path / f"{i}.svg")
-    titles = [(tmp_path / f"{i}.svg").read_text().count("id=\"axes_") for i in range(3)]
+    titles = [(tmp_path / f"{i}.svg").read_text().count('id="axes_') for i in range(3)]
     assert titles == [2, 4, 4]
 
 

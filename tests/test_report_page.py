@@ -151,7 +151,7 @@ def test_the_page_says_what_was_won_and_how_sure_it_is(small, page):
         "Monotone speed-up",
         "Found by agent the agent’s search chose every move",
         "Prediction off by 0.00%",
-        "Honoured 100.00% of 24 decisions",
+        "Honoured 100% of 24 decisions",
         "Every decision of the best mapping holds",
         "nothing has run on a TPU",
         "'xla_long': open('long.textproto').read()",
@@ -265,6 +265,7 @@ def test_texts_of_numbers():
     assert summary.time_text(1.10069e-3) == "1.101\u00a0ms"
     assert summary.time_text(0.0) == "0\u00a0ns" and summary.time_text(None) == "–"
     assert summary.size_text(9437184) == "9\u00a0MiB" and summary.size_text(7) == "7\u00a0B"
+    assert summary.share_text(1.0) == "100%" and summary.share_text(0.99999) == "99.9%"
     assert summary.signed_text(-1500.0) == "−1,500" and summary.signed_text(0.2) == "0"
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from workloads.errors import WorkloadError
 from workloads.hlo_schema import message_class
 
-# Names and bits of XLA's PrimitiveType numbers; what is missing (tuple, token, opaque) has no bytes.
+# Names and bits of XLA's PrimitiveType numbers; tuple, token and opaque have neither.
 _ELEMENT_TYPES = {
     1: ("pred", 8), 2: ("s8", 8), 3: ("s16", 16), 4: ("s32", 32), 5: ("s64", 64), 6: ("u8", 8),
     7: ("u16", 16), 8: ("u32", 32), 9: ("u64", 64), 10: ("f16", 16), 11: ("f32", 32),

@@ -3,7 +3,7 @@ function drawLegend() {
   const entries = state.colour === "kind"
     ? KINDS.map((name, kind) => [name, `--kind${kind}a`])
     : ["costs cycles", "makes no difference by itself", "saves under 0.1% of the program", "up to 1%", "more"].map((name, i) => [name, `--saved${i}`]);
-  entries.push(["pale: still being copied in", null], ["bandwidth: instructions", "--own"], ["bandwidth: prefetches", "--copy"]);
+  entries.push(["faint: still being copied in", null], ["bandwidth: instructions", "--own"], ["bandwidth: prefetches", "--copy"]);
   if (maps.some(({ copies }) => copies.prefetch.includes(0))) entries.push(["evictions", "--evict"]);
   if (data.reserved.length) entries.push(["reserved by the instruction", "--reserved"]);
   document.getElementById("legend").replaceChildren(...entries.map(([name, colour]) => {

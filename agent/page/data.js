@@ -33,10 +33,14 @@ const [memoryUnit, memoryUnitName] = data.capacity >= 2 ** 20 ? [2 ** 20, "MiB"]
 const peak = data.bytesPerSecond / 1e9;
 
 // The x of a logical time: itself, or the cycles that have passed when it begins. An instruction's
-// own stretch, the wait for copies before it included, begins where that of the one before ends.
+// own stretch, the wait for copies before it included, begins where that of the one before ends; the
+// wait at the end of the program is the last.
 const isCycles = () => state.axis === "cycles";
 const xOf = (map) => (isCycles() ? (time) => map.start[time] : (time) => time);
-const beginOf = (map) => (isCycles() ? (time) => map.start[time] - map.wait[time] : (time) => time);
+const beginOf = (map) => (time) => {
+  if (!isCycles()) return Math.min(time, times);
+  return time > times ? map.start[times] : map.start[time] - map.wait[time];
+};
 const span = () => (isCycles() ? Math.max(...maps.map((map) => map.start[times]), 1) : times);
 function timeAt(map, x) {
   const begin = beginOf(map);

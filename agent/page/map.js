@@ -61,30 +61,26 @@ function viewOf(panel) {
 // Stairs of a column, averaged over pixels where there are more instructions than pixels.
 function stairs(map, column, view) {
   const begin = beginOf(map), [left, right] = view.x, x = [], y = [];
-  const last = isCycles() ? map.start[times] : times;
-  const end = (time) => (time < times - 1 ? begin(time + 1) : time < times ? (isCycles() ? map.start[times] - map.wait[times] : times) : last);
-  const first = timeAt(map, left), final = timeAt(map, right) + 1;
-  const step = (right - left) / Math.floor(view.width / 1.5), averaged = (final - first) * 2 > view.width;
-  let edge = left, sum = 0, covered = 0;
-  for (let time = first; time <= Math.min(final, times); time++) {
+  const first = timeAt(map, left), last = Math.min(timeAt(map, right) + 1, times);
+  const add = (from, to, height) => (x.push(from, to), y.push(height, height));
+  const step = (right - left) / Math.floor(view.width / 1.5);
+  const averages = (last - first) * 2 > view.width;
+  let edge = left, sum = 0; // the pixel under way, and its area so far
+  for (let time = first; time <= last; time++) {
     let from = Math.max(begin(time), left);
-    const to = Math.min(end(time), right);
-    if (!averaged) {
-      if (to > from) x.push(from, to), y.push(column[time], column[time]);
-      continue;
-    }
-    while (to > from) {
+    const to = Math.min(begin(time + 1), right);
+    if (!averages && to > from) add(from, to, column[time]);
+    while (averages && to > from) {
       const until = Math.min(to, edge + step);
       sum += column[time] * (until - from);
-      covered += until - from;
       from = until;
-      if (until < edge + step && time < times) break;
-      x.push(edge, edge + step);
-      y.push(sum / covered, sum / covered);
+      if (until < edge + step) break;
+      add(edge, edge + step, sum / step);
       edge += step;
-      sum = covered = 0;
+      sum = 0;
     }
   }
+  if (averages && edge < right) add(edge, right, sum / (right - edge));
   return { x, y };
 }
 // Names in the rectangles that have room for them, the largest first.
@@ -159,7 +155,7 @@ async function draw(panel, range) {
     { ...stacked, ...own, fill: "tozeroy", fillcolor: css("--own") },
     { ...stacked, ...copied, fill: "tonexty", fillcolor: css("--copy") },
     ...memoryTraces(map), ...copyTraces(map),
-    { ...silent, x: named.x, y: named.y, text: named.text, mode: "text", textfont: { size: 11, color: "#10151a" } },
+    { ...silent, x: named.x, y: named.y, text: named.text, mode: "text", textfont: { size: 11, color: css("--name") } },
   ];
   panel.labels = traces.length - 1;
   panel.busy = true;
