@@ -4,7 +4,7 @@
 #   make setup    create or update .venv
 #   make demo     the main job on a real program, results in out/demo
 #   make test     run the tests
-#   make check    lint and formatting, without changing anything
+#   make check    lint, formatting, docstrings and types, without changing anything
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
@@ -55,6 +55,7 @@ test: setup
 check: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
 
 format: setup
 	@$(BIN)/ruff format

@@ -40,9 +40,9 @@ from malloc_game.bench_environments import (
     problem_with,
 )
 
-NUM_DECISIONS = (64, 512, 4096, 32768)
-BATCH_SIZES = (1, 64, 1024)
-SEARCH_DECISIONS = (512, 4096)
+NUM_DECISIONS: tuple[int, ...] = (64, 512, 4096, 32768)
+BATCH_SIZES: tuple[int, ...] = (1, 64, 1024)
+SEARCH_DECISIONS: tuple[int, ...] = (512, 4096)
 _GIVEN_BATCH = 64  # given actions are measured at this batch size only
 _PACKAGES = ("jax", "jaxlib", "jumanji", "pgx", "mctx")
 
@@ -154,6 +154,7 @@ def main(
 ) -> None:
     """Time the game, its peers and search on this machine, and print the tables."""
     limit_bytes = math.ceil(memory_limit * (1 << 30))
+    sizes: tuple[tuple[int, ...], ...]
     if quick:
         effort = Effort(run_seconds=0.1, memory_limit_bytes=limit_bytes)
         sizes = (512,), (64,), (512,)

@@ -50,16 +50,16 @@ def measure_search(config: AgentConfig, program: mg.Program, effort: Effort) -> 
     gumbel_scale = jnp.linspace(0.0, config.search.gumbel_scale, num_games)
 
     roots = _random_roots(config, root_key)
-    bare = jax.jit(functools.partial(_bare_search, config, num_moves=num_moves))
-    bare = bare.lower(model, roots, gumbel_scale, play_key).compile()
+    search = jax.jit(functools.partial(_bare_search, config, num_moves=num_moves))
+    bare = search.lower(model, roots, gumbel_scale, play_key).compile()
     bare_seconds = median_seconds(
         lambda: bare(model, roots, gumbel_scale, play_key), effort.run_seconds
     )
 
     script = jnp.full((program.max_decisions, num_games), FREE, jnp.int32)
     new_games = jax.jit(functools.partial(start_games, config)).lower(program).compile()
-    chunk = jax.jit(functools.partial(play, config), donate_argnums=1)
-    chunk = chunk.lower(model, new_games(program), script, gumbel_scale, play_key).compile()
+    played = jax.jit(functools.partial(play, config), donate_argnums=1)
+    chunk = played.lower(model, new_games(program), script, gumbel_scale, play_key).compile()
     play_seconds = median_seconds(
         lambda: chunk(model, new_games(program), script, gumbel_scale, play_key),
         effort.run_seconds,

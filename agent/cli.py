@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from agent import cli_fidelity, cli_report, cli_suite, cli_train
+from agent import cli_doctor, cli_fidelity, cli_report, cli_suite, cli_time, cli_train
 from agent.cli_common import check_target, fail, need_target, say
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
@@ -193,8 +193,8 @@ def import_(file: str, target: str | None, out: pathlib.Path, capacity: int | No
     report.check_directory(out.parent)
     if file.endswith(".csv"):
         if capacity is None:
-            capacity = TARGETS[need_target(f"{file} without --capacity", target)]
-            capacity = capacity.alternate_memory_bytes
+            named = need_target(f"{file} without --capacity", target)
+            capacity = TARGETS[named].alternate_memory_bytes
         instance = load_minimalloc_csv(file, capacity)
         problem = instance.to_problem()
         said = f"a packing test: {instance.lower_bound_bytes()} of {capacity} bytes at the peak"
@@ -299,12 +299,9 @@ def programs(as_json: bool) -> None:
 
 
 for command in (
-    cli_fidelity.fidelity,
-    cli_report.report,
-    cli_suite.suite,
-    cli_suite.bench,
-    cli_train.train,
-):
+    cli_fidelity.fidelity, cli_report.report, cli_suite.suite, cli_suite.bench, cli_train.train,
+    cli_time.time_, cli_doctor.doctor,
+):  # fmt: skip
     cli.add_command(command)
 
 

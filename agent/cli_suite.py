@@ -8,7 +8,7 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def extra_solvers() -> dict[str, Solver]:
     """Solvers for `bench` that `malloc_game.solvers` does not have, by name; see its `Solver`."""
-    return {}
+    from agent.solver import agent
+
+    return {"agent": agent}
 
 
 _FILTERS = (
@@ -162,7 +164,7 @@ def bench(
         assert chosen is not None
         _run(chosen, solvers, seconds, numbers, out, compile_timeout if compiles else None)
     results = contest.load(out).only(
-        None if is_all else [case.name for case in chosen], solvers or None
+        None if is_all or chosen is None else [case.name for case in chosen], solvers or None
     )
     if not results.runs:
         raise click.UsageError(f"--out {out} holds no results of these pairs and solvers")
@@ -298,7 +300,9 @@ def _show(results: Results) -> None:
         _print_table("compiled", table.header, table.rows, table.num_left)
 
 
-def _print_table(title: str, header: list[str], lines: list[list[str]], num_left: int) -> None:
+def _print_table(
+    title: str, header: Sequence[str], lines: Sequence[Sequence[str]], num_left: int
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

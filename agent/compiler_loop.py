@@ -205,6 +205,7 @@ class CompilerLoop:
         return default / fastest if fastest else 1.0
 
     def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
         return self.deadline - time.monotonic()
 
 

@@ -54,6 +54,7 @@ class MuZeroNetwork(nn.Module):
     num_actions: int
 
     def setup(self):
+        """The layers, as flax wants them."""
         config = self.config
         size, dtype = config.hidden_size, config.dtype
         self.embed_observation = nn.Dense(size, dtype=dtype)
@@ -89,6 +90,7 @@ class MuZeroNetwork(nn.Module):
         )
 
     def __call__(self, observation: chex.Array, action: chex.Array) -> NetworkOutput:
+        """Both inferences in a row: what creates all parameters."""
         return self.recurrent(self.initial(observation).hidden, action)
 
 

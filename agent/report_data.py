@@ -172,7 +172,8 @@ def maps_of(run: Run) -> tuple[Map, Map]:
 def page_data(problem: mg.Problem, maps: tuple[Map, ...]) -> dict[str, Any]:
     """What the page's script draws, as JSON: columns of numbers, and the names they point to."""
     used = sorted(
-        {record.value for one in maps for record in (*one.assignment.chunks, *one.copies)}
+        {c.value for one in maps for c in one.assignment.chunks}
+        | {c.value for one in maps for c in one.copies}
     )
     number = {value: i for i, value in enumerate(used)}
     reserved = [i.reserved_bytes for i in problem.instructions]

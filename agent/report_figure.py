@@ -139,7 +139,7 @@ def _draw_memory(axes: Any, problem: mg.Problem, one: Map, scale: float) -> None
     _draw_names(axes, problem, one, (start, end, low, high))
 
 
-def _boxes(left: Any, right: Any, low: Any, high: Any) -> np.ndarray:
+def _boxes(left: Any, right: Any, low: Any, high: Any) -> Any:
     """Corners of N rectangles: float64[N, 4, 2]."""
     corners = ((left, low), (right, low), (right, high), (left, high))
     return np.stack([np.stack([np.asarray(a, float) for a in xy], -1) for xy in corners], 1)

@@ -181,24 +181,26 @@ def rows(run: Run) -> list[Row]:
     latencies = run.latencies
     reference = latencies["xla_default"].compiled
     before = latencies["xla_default" if run.reference else "all_default"].predicted
-    shown = {s: p for s, p in latencies.items() if s != "best" and p.predicted is not None}
-    judged = [pair.compiled or pair.predicted or 0.0 for pair in shown.values()]
-    slowest = max([*judged, 0.0]) or 1.0
+    shown = {
+        source: (pair.predicted, pair.compiled)
+        for source, pair in latencies.items()
+        if source != "best" and pair.predicted is not None
+    }
+    slowest = max(compiled or predicted for predicted, compiled in shown.values()) or 1.0
     found = []
-    for source, pair in shown.items():
-        is_best = source == run.result["best_source"]
+    for source, (predicted, compiled) in shown.items():
         found.append(
             Row(
                 label=LABELS.get(source, source),
-                predicted=cycles_text(pair.predicted),
-                predicted_time=_seconds(run, pair.predicted),
-                compiled=cycles_text(pair.compiled),
-                compiled_time=_seconds(run, pair.compiled),
-                error=_percent(pair.predicted / pair.compiled) if pair.compiled else "–",
-                speedup=f"{reference / pair.compiled:.3f}×" if reference and pair.compiled else "–",
-                relative=f"{pair.predicted / before:.1%}" if before else "–",
-                share=(pair.compiled or pair.predicted or 0.0) / slowest,
-                is_best=is_best,
+                predicted=cycles_text(predicted),
+                predicted_time=_seconds(run, predicted),
+                compiled=cycles_text(compiled),
+                compiled_time=_seconds(run, compiled),
+                error=_percent(predicted / compiled) if compiled else "–",
+                speedup=f"{reference / compiled:.3f}×" if reference and compiled else "–",
+                relative=f"{predicted / before:.1%}" if before else "–",
+                share=(compiled or predicted) / slowest,
+                is_best=source == run.result["best_source"],
             )
         )
     return found

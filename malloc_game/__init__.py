@@ -4,8 +4,18 @@ from malloc_game.platform import configure_platform
 
 configure_platform()
 
+import importlib
+from typing import Any
+
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.baselines import follow, greedy, random_play, replay
+from malloc_game.baselines import (
+    admitting_plays,
+    follow,
+    greedy,
+    greedy_plays,
+    random_play,
+    replay,
+)
 from malloc_game.check import Violation, check
 from malloc_game.encode import encode
 from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
@@ -52,6 +62,11 @@ from malloc_game.timeline import Timeline
 
 __version__ = "0.1.0"
 
+# The main job, under the name that people import. It lives above this package, which does not need
+# it: the module is loaded when it is first asked for. Not in `__all__`, so that a star import loads
+# nothing more.
+_ABOVE = {"optimize": "agent.api", "OptimizeResult": "agent.api"}
+
 __all__ = [
     "ACTION_NAMES",
     "COPY",
@@ -93,7 +108,9 @@ __all__ = [
     "encode",
     "first_fit",
     "follow",
+    "admitting_plays",
     "greedy",
+    "greedy_plays",
     "init",
     "latency",
     "legal_actions",
@@ -114,3 +131,15 @@ __all__ = [
     "step",
     "to_assignment",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ABOVE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ABOVE[name]), name)
+    globals()[name] = value  # asked once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ABOVE})

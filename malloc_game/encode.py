@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,9 @@ def _tables(problem: Problem, shares: int) -> tuple[list[int], np.ndarray, np.nd
     """Flat cost tables: for each instruction its first entry, then cycles and idle units."""
     start_of: dict[tuple, int] = {}
     replaceable = {v.copied_at for v in problem.values}
-    starts, cycles, idle = [], [], []
+    starts: list[int] = []
+    cycles: list[int] = []
+    idle: list[int] = []
     for t, instruction in enumerate(problem.instructions):
         table = problem.cost_tables[instruction.cost_table]
         sizes = tuple(p.size_bytes for p in instruction.positions)
@@ -85,7 +88,7 @@ def _check_ranges(problem: Problem) -> None:
 def _pad(
     rows: Sequence | np.ndarray, length: int, fill: float | bool, dtype: type = np.int32
 ) -> np.ndarray:
-    out = np.full(length, fill, dtype)
+    out: np.ndarray = np.full(length, fill, dtype)
     out[: len(rows)] = rows
     return out
 
@@ -135,7 +138,7 @@ def encode(
 
 def _instruction_columns(
     problem: Problem, decisions: list[Decision], max_decisions: int, shares: int
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Everything over T and C. shares: among so many queues idle bandwidth is divided."""
     starts, cycles, idle = _tables(problem, shares)
     times = len(problem.instructions)

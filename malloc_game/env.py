@@ -147,8 +147,9 @@ class MallocGame:
         if reward_unit not in REWARD_UNITS:
             known = ", ".join(REWARD_UNITS)
             raise MallocGameError(f"reward_unit is {reward_unit!r}; need one of: {known}")
-        is_one = isinstance(problem, Problem | Program | str | os.PathLike)
-        problems = [problem] if is_one else list(problem)
+        if isinstance(problem, Problem | Program | str | os.PathLike):
+            problem = [problem]
+        problems = list(problem)
         if not problems:
             raise ProblemError("an environment needs at least one problem; the sequence is empty")
         self.auto_reset = auto_reset

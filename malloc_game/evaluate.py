@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy, replaced_slices
 from malloc_game.problem import Problem
 from malloc_game.timeline import Timeline
 
@@ -33,7 +33,7 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     in alternate memory without any eviction costs the problem's `write_back_cycles` instead. A copy
     inside a loop is awaited as often as the loop runs, but moves its bytes once, as in XLA. A plain
     copy of a parameter into alternate memory (see `Value`) is free if a prefetch, or slices of one,
-    bring the whole value in its place.
+    bring the whole value in its place; so is a plain slice that an asynchronous one replaces.
     """
     timeline = Timeline(problem.target.default_bytes_per_cycle)
     for _ in _run(problem, assignment, timeline):
@@ -94,13 +94,18 @@ def _run(problem: Problem, assignment: Assignment, timeline: Timeline) -> Iterat
     events = _copy_events(assignment)
     prefetched = _prefetched(problem, assignment)
     copies = {v.copied_at for v in problem.values}
+    replaced = replaced_slices(problem, assignment) & prefetched
+    gone = {problem.values[v].sliced_at for v in replaced}
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
         _play(timeline, events.get(t, ()))
         cycles = problem.instruction_cycles(t, mask)
         if t in copies:
             cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
-        timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
+        if t in gone:
+            cycles = 0.0
+        else:
+            timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
         yield cycles * instruction.trip_count
     _play(timeline, events.get(len(problem.instructions), ()))
     yield 0.0

@@ -43,7 +43,7 @@ def random_problem(
         t for t in range(times - 1) if not loop_start < t < loop_end and rng.random() < 0.08
     ]
     others = np.setdiff1d(np.arange(times), copy_times)
-    at = lambda t: int(others[min(np.searchsorted(others, t), len(others) - 1)])  # noqa: E731
+    at = lambda t: int(others[min(int(np.searchsorted(others, t)), len(others) - 1)])  # noqa: E731
     to_copy = list(copy_times)
     sizes = rng.lognormal(np.log(target.alternate_memory_bytes / 12), 1.0, num_values)
     readers: list[list[tuple[int, bool]]] = [[] for _ in range(times)]
@@ -146,11 +146,11 @@ def _random_table(
     transfer = [p.size_bytes / target.default_bytes_per_cycle for p in positions]
     compute = rng.exponential(2.0 * (sum(transfer) + 100))
     weight = rng.uniform(0.2, 1.2, len(transfer))
-    cycles = []
+    by_mask = []
     for mask in range(1 << bits):
         total = compute + sum(
             w * c for i, (w, c) in enumerate(zip(weight, transfer, strict=True))
             if not mask >> i & 1
         )  # fmt: skip
-        cycles.append(int(total * rng.uniform(0.95, 1.1)))
-    return CostTable(tuple(cycles), (True,) * len(cycles))
+        by_mask.append(int(total * rng.uniform(0.95, 1.1)))
+    return CostTable(tuple(by_mask), (True,) * len(by_mask))

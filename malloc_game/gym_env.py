@@ -77,7 +77,7 @@ class MallocGameEnv(gymnasium.Env[np.ndarray, np.int64]):
         )
         self.action_space = gymnasium.spaces.Discrete(NUM_ACTIONS)
         self._env = MallocGame(problem, reward_unit=reward_unit)
-        self._state = None
+        self._state: Any = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -20,7 +20,9 @@ import malloc_game
 from malloc_game import platform as game_platform
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CLI = ("cli.py", "cli_fidelity.py", "cli_suite.py", "cli_train.py")
+CLI = (
+    "cli.py", "cli_doctor.py", "cli_fidelity.py", "cli_suite.py", "cli_time.py", "cli_train.py",
+)  # fmt: skip
 PACKAGES = ("malloc_game", "agent", "workloads")
 
 

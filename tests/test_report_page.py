@@ -16,6 +16,8 @@ import pytest
 
 import malloc_game as mg
 from agent import report_summary as summary
+from agent.api import OptimizeResult
+from agent.outcome import Candidate, Outcome
 from agent.report_data import changes, make_map, maps_of, page_data
 from agent.report_page import to_html
 from tests.run_for_tests import layers, make_run, weights_only
@@ -258,6 +260,32 @@ def test_a_page_of_ten_thousand_chunks_is_small_enough():
     scripts = len(to_html(make_run(*layers(2), None, compiled=False), {}))
     size = scripts + len(json.dumps(data, allow_nan=False, separators=(",", ":")))
     assert size < 8 << 20, "of 15 MiB that a page may have"
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_an_outcome_is_reported_without_its_files(small, is_compiled, tmp_path):
+    problem, compiled = small.problem, (lambda n: n if is_compiled else None)
+    candidates = {
+        source: Candidate(source, mapping, 100.0, compiled(90.0), compiled(0.5), ("one",))
+        for source, mapping in (
+            ("all_default", mg.all_default(problem)),
+            ("xla_default", small.reference if is_compiled else None),
+            ("greedy", small.assignment),
+            ("agent", small.assignment),
+        )
+    }
+    candidates["greedy"].compiled = compiled(60.0)
+    outcome = Outcome(problem, problem.target, "p", 24, {}, 0, 1.0, candidates,
+                      candidates["greedy"], None, 3, {},
+                      compiled_speedup_monotone=compiled(1.25))  # fmt: skip
+    path = OptimizeResult(outcome).report(tmp_path / "page.html")
+    page = _Page(path.read_text(encoding="utf-8"))
+    if is_compiled:
+        assert "1.500× as fast" in page.text and "1.250×" in page.text
+        assert "Honoured 50% of 24 decisions" in page.text and "1 of 24 decisions" in page.text
+    else:
+        assert "Predicted only" in page.text
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_texts_of_numbers():

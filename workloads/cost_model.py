@@ -113,7 +113,7 @@ class Prediction:
         """Standard deviation in cycles of each mask: float64[n]."""
         seen = np.linalg.solve(self._factor, self._covariance(self._shown, bits))
         zero = np.zeros((1, bits.shape[1]))
-        own = 1.0 + _LEVEL_VARIANCE
+        own: float | np.ndarray = 1.0 + _LEVEL_VARIANCE
         if self._has_base:
             own = 2.0 - 2.0 * self._similarity(bits, zero)[:, 0]
         variance = np.maximum(own + _JITTER - (seen**2).sum(0), 0.0)

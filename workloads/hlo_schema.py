@@ -8,6 +8,7 @@ Source of names and numbers: openxla/xla xla/service/hlo.proto and xla/xla_data.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -15,11 +16,13 @@ _PACKAGE = "malloc_game_hlo"
 # message -> {field: (number, type, repeated)}; a type with a capital letter is a message.
 _SCHEMA = {
     "Tile": {"dimensions": (1, "int64", True)},
+    "SplitConfig": {"dimension": (1, "int64", False), "split_indices": (2, "int64", True)},
     "Layout": {
         "minor_to_major": (1, "int64", True),
         "tiles": (6, "Tile", True),
         "element_size_in_bits": (7, "int64", False),
         "memory_space": (8, "int64", False),
+        "split_configs": (17, "SplitConfig", True),
     },
     "Shape": {
         "element_type": (2, "int32", False),
@@ -136,6 +139,6 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 @functools.cache
-def message_class(which: str) -> type:
-    """The protobuf class of a message of `_SCHEMA`."""
+def message_class(which: str) -> Any:
+    """The protobuf class of a message of `_SCHEMA`, whose fields no type checker knows."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{which}"))

@@ -89,7 +89,7 @@ def compiled_latency(
             timeline.finish_copy(instruction.operands[0].id, trips)
         elif is_timed(instruction):
             in_default, _ = traffic(instruction)
-            cycles = cycles_of(instruction)
+            cycles: float | None = cycles_of(instruction)
             if cycles is None:
                 cycles = in_default / target.default_bytes_per_cycle
                 stand_in += cycles * trips

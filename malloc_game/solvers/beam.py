@@ -126,7 +126,7 @@ def beam(
         cycles, parents, actions = map(np.asarray, found)
         group, slot = np.unravel_index(np.argmin(cycles), cycles.shape)
         if cycles[group, slot] < search.best_cycles:
-            best = trace_back(parents, actions, group, slot)
+            best = trace_back(parents, actions, int(group), int(slot))
             search.offer(to_assignment(problem, program, best, "beam"))
         slowest = max(slowest, search.elapsed - began)
     return search.result(width=width * _GROUPS)

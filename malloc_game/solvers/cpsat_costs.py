@@ -74,8 +74,8 @@ class Costs:
 
     def _spare_units(self, t: int, mask: int) -> int:
         """Units that instruction t leaves idle; positions that are not priced cause traffic."""
-        carried = self.problem.instruction_cycles(t, mask)
-        carried *= self.problem.target.default_bytes_per_cycle
+        cycles = self.problem.instruction_cycles(t, mask)
+        carried = cycles * self.problem.target.default_bytes_per_cycle
         idle = max(0.0, carried - self.problem.default_bytes(t, mask))
         return min(int(idle / self.unit), sum(self.units))
 

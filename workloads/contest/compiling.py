@@ -66,11 +66,11 @@ def compile_mappings(
                 progress(number, total, f"{case.name}: not of the suite, so there is no program")
         for pair, mappings in todo.items():
             progress(number, total, f"{pair}: the compiler sets out")
-            for row in _compile_pair(wanted[pair], mappings, out, timeout):
-                journal.append(row)
-                done[row.key] = row
+            for compiled in _compile_pair(wanted[pair], mappings, out, timeout):
+                journal.append(compiled)
+                done[compiled.key] = compiled
                 number += 1
-                progress(number, total, _describe(row))
+                progress(number, total, _describe(compiled))
     return [done[row.compiled_key] for row in found]
 
 

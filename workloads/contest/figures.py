@@ -33,7 +33,7 @@ def profile_svg(ratios: Mapping[str, np.ndarray]) -> bytes:
     return _finish(figure, axes, lines)
 
 
-def gap_svg(curves: Mapping[str, np.ndarray], seconds: Sequence[float]) -> bytes:
+def gap_svg(curves: Mapping[str, np.ndarray], seconds: Sequence[float] | np.ndarray) -> bytes:
     """Gap closed over time, of `scores.gap_curves`.
 
     Raises: MallocGameError: matplotlib is not installed.

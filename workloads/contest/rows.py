@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import malloc_game as mg
 from malloc_game import MallocGameError
@@ -147,7 +147,8 @@ class Journal(Generic[AnyRow]):
     """
 
     def __init__(self, path: Path, kind: type[AnyRow]):
-        self.path, self.kind = path, kind
+        self.path = path
+        self.kind: Any = kind  # a class of rows, called with its fields
         self._file: IO[bytes] | None = None
 
     def read(self) -> list[AnyRow]:

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -111,7 +112,7 @@ def run_one(
 ) -> Row:
     """Run a solver once and write its mapping; whatever it raises becomes the row's `error`."""
     pair = case.pair
-    known = {
+    known: dict[str, Any] = {
         "program": case.program,
         "target": case.target,
         "family": pair.family if pair else None,
@@ -129,7 +130,7 @@ def run_one(
         "contended": opened.contended,
         "versions": _versions(opened),
     }
-    nothing = dict.fromkeys(("predicted", "speedup", "gap_closed", "solver_bound"))
+    nothing: dict[str, Any] = dict.fromkeys(("predicted", "speedup", "gap_closed", "solver_bound"))
     nothing |= {"is_optimal": False, "improvements": (), "mapping_sha256": None}
     jax.clear_caches()
     stopwatch = _Stopwatch()
@@ -163,7 +164,7 @@ class _Stopwatch:
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[str, Any]:
         """The two as fields of a row."""
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
         return {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}

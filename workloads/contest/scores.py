@@ -250,7 +250,9 @@ def profile_of(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
     return profile(latencies)
 
 
-def gap_curves(cells: Sequence[Cell], seconds: Sequence[float]) -> dict[str, np.ndarray]:
+def gap_curves(
+    cells: Sequence[Cell], seconds: Sequence[float] | np.ndarray
+) -> dict[str, np.ndarray]:
     """Gap closed by each solver at each of `seconds`: the median over runs on contended pairs.
 
     NaN while fewer than half of the runs have found a mapping.
@@ -265,7 +267,7 @@ def gap_curves(cells: Sequence[Cell], seconds: Sequence[float]) -> dict[str, np.
     return curves
 
 
-def _gaps_at(run: Row, seconds: Sequence[float]) -> np.ndarray:
+def _gaps_at(run: Row, seconds: Sequence[float] | np.ndarray) -> np.ndarray:
     """-inf before the first improvement, and where the run failed."""
     times = np.array([at for at, _ in run.improvements])
     gaps = [gap_closed(run.xla_default, run.bound, cycles) for _, cycles in run.improvements]

@@ -50,6 +50,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
+        """Images [B, H, W, 3] -> logits [B, classes]."""
         x = _Patches(self.width)(images)
         token = self.param("token", nn.initializers.zeros, (1, 1, self.width), jnp.bfloat16)
         x = jnp.concatenate([jnp.tile(token, (x.shape[0], 1, 1)), x], axis=1)
@@ -96,6 +97,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+        """x [B, H, W, C], embedded time [B, E] -> [B, H, W, features]."""
         y = nn.Conv(self.features, (3, 3), **TYPES)(nn.silu(x))
         y = y + nn.Dense(self.features, **TYPES)(nn.silu(time))[:, None, None]
         y = nn.silu(nn.GroupNorm(32, **TYPES)(y))
@@ -112,6 +114,7 @@ class SpatialAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> the same shape."""
         y = nn.GroupNorm(32, **TYPES)(x).reshape(x.shape[0], -1, x.shape[-1])
         y = nn.MultiHeadDotProductAttention(self.heads, **TYPES)(y, y)
         return x + y.reshape(x.shape)
