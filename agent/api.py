@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import malloc_game as mg
 from agent import report
 from agent.optimize import optimize as _optimize
 from agent.outcome import Outcome
+from agent.report_page import save_page
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -64,10 +64,7 @@ class OptimizeResult:
 
         Returns the path. Raises: MallocGameError: it cannot be written.
         """
-        from agent.report_page import write_report
-
-        with tempfile.TemporaryDirectory() as directory:
-            write_report(self.save(directory), pathlib.Path(path))
+        save_page(report.run_of(self.outcome), path, report.OPTION_FILES)
         return pathlib.Path(path)
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
