@@ -20,9 +20,11 @@ import numpy as np
 import malloc_game
 from agent.config import ConfigError
 from malloc_game import Problem, Program
+from malloc_game.baselines import NUM_GREEDY_PLAYS
 from malloc_game.decisions import list_decisions
+from malloc_game.solvers.bound import lower_bound
+from malloc_game.solvers.rounding import fractions
 
-_SMALLEST = 64
 _DECISIONS = (
     *("asked_at", "decision_time", "decision_value", "is_parameter", "is_use", "may_copy"),
     *("must_stay", "previous", "next_time", "size", "copy_units", "end", "reserved"),
@@ -48,6 +50,7 @@ class Task:
     wanted: np.ndarray | None  # bool[D], decisions that the reference has in alternate memory
     reference_cycles: float | None  # latency of the reference, usually XLA's default mapping
     bound_cycles: float | None  # lower bound on the latency of every mapping
+    relaxed: np.ndarray | None = None  # float32[D], for hints: see `relaxed_choices`
 
     @property
     def has_gap(self) -> bool:
@@ -66,14 +69,38 @@ class Task:
         return (default - cycles) / max(default, 1.0)
 
 
-def load_task(path: str | pathlib.Path) -> Task:
+def load_task(path: str | pathlib.Path, has_hints: bool = False) -> Task:
     """The task of a problem file. Raises: MallocGameError for a file that cannot be used."""
     problem = malloc_game.load_problem(path)
-    return make_task(problem, malloc_game.load_reference(path, problem))
+    return make_task(problem, malloc_game.load_reference(path, problem), has_hints)
 
 
-def make_task(problem: Problem, reference: malloc_game.Assignment | None = None) -> Task:
-    """The task of a problem; its provenance may give `bound_cycles`."""
+def relaxed_choices(problem: Problem, program: Program, seconds: float = np.inf) -> np.ndarray:
+    """What the linear relaxation has in alternate memory: float32[D], from 0 to 1.
+
+    NaN where it was not solved in so many seconds."""
+    bound = lower_bound(problem, expressible=True, time_limit=seconds)
+    found = fractions(problem, program, bound)
+    unknown = np.full(program.max_decisions, np.nan)
+    return np.asarray(unknown if found is None else found, np.float32)
+
+
+def relaxation_plays(program: Program, relaxed: chex.Array) -> tuple:
+    """Plays of what the linear relaxation has in alternate memory, by thresholds.
+
+    relaxed: float32[D]. Returns final states [N] and actions, int32[N, D], as many as greedy has,
+    so that both are one trace. Half of the plays take all that the relaxation does, half only what
+    saves cycles when it is asked."""
+    number = NUM_GREEDY_PLAYS
+    thresholds = jnp.tile(jnp.linspace(0.0, 0.98, number // 2), 2)
+    admitted = jnp.nan_to_num(relaxed) > thresholds[:, None]
+    return malloc_game.admitting_plays(program, admitted, jnp.arange(number) >= number // 2)
+
+
+def make_task(
+    problem: Problem, reference: malloc_game.Assignment | None = None, has_hints: bool = False
+) -> Task:
+    """The task of a problem; its provenance may give `bound_cycles`. has_hints: `relaxed` too."""
     program = jax.tree.map(np.asarray, malloc_game.encode(problem))
     bound = problem.provenance.get("bound_cycles")
     wanted = None if reference is None else np.zeros(program.max_decisions, bool)
@@ -89,6 +116,7 @@ def make_task(problem: Problem, reference: malloc_game.Assignment | None = None)
             None if reference is None else float(malloc_game.latency(problem, reference).cycles)
         ),
         bound_cycles=float(bound) if isinstance(bound, int | float) else None,
+        relaxed=relaxed_choices(problem, program) if has_hints else None,
     )
 
 
@@ -98,6 +126,7 @@ class Bucket:
 
     tasks: tuple[Task, ...]
     programs: Program  # NumPy arrays with a leading axis P
+    relaxed: np.ndarray | None = None  # float32[P, D], if all tasks have it
 
     @property
     def max_decisions(self) -> int:
@@ -105,11 +134,13 @@ class Bucket:
         return self.programs.decision_time.shape[-1]
 
 
-def make_buckets(tasks: Sequence[Task], most: int) -> list[Bucket]:
-    """Buckets of at most `most` tasks each, the smallest programs first."""
+def make_buckets(tasks: Sequence[Task], most: int, smallest: int = 64) -> list[Bucket]:
+    """Buckets of at most `most` tasks each, the smallest programs first.
+
+    smallest: the padded length of the shortest programs, a power of two."""
     by_size: dict[int, list[Task]] = {}
     for task in tasks:
-        by_size.setdefault(_size_class(task.program), []).append(task)
+        by_size.setdefault(_size_class(task.program, smallest), []).append(task)
     buckets = []
     for size, same in sorted(by_size.items()):
         programs = [task.program for task in same]
@@ -118,8 +149,19 @@ def make_buckets(tasks: Sequence[Task], most: int) -> list[Bucket]:
         for first in range(0, len(same), most):
             part = slice(first, first + most)
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded[part])
-            buckets.append(Bucket(tasks=tuple(same[part]), programs=stacked))
+            relaxed = _stack_relaxed(same[part], shape.decisions)
+            buckets.append(Bucket(tuple(same[part]), stacked, relaxed))
     return buckets
+
+
+def _stack_relaxed(tasks: Sequence[Task], length: int) -> np.ndarray | None:
+    rows = [task.relaxed for task in tasks]
+    if any(row is None for row in rows):
+        return None
+    stacked = np.zeros((len(rows), length), np.float32)
+    for row, task in zip(stacked, tasks, strict=True):
+        row[: int(task.program.num_decisions)] = task.relaxed[: int(task.program.num_decisions)]
+    return stacked
 
 
 def leave_out_long(tasks: Sequence[Task], most: int) -> tuple[list[Task], list[str]]:
@@ -145,10 +187,10 @@ def _power_of_two(size: int, smallest: int) -> int:
     return max(smallest, 1 << (size - 1).bit_length())
 
 
-def _size_class(program: Program) -> int:
+def _size_class(program: Program, smallest: int) -> int:
     # One more entry than there are: it stands for what lies beyond the end.
     needed = max(int(program.num_decisions), int(program.num_times)) + 1
-    return _power_of_two(needed, _SMALLEST)
+    return _power_of_two(needed, smallest)
 
 
 @dataclasses.dataclass(frozen=True)

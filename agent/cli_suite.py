@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def extra_solvers() -> dict[str, Solver]:
     """Solvers for `bench` that `malloc_game.solvers` does not have, by name; see its `Solver`."""
-    return {}
+    from agent.solver import agent
+
+    return {"agent": agent}
 
 
 _FILTERS = (

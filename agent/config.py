@@ -56,8 +56,9 @@ def check(config: Any, **rules: Rule) -> None:
 class NetworkConfig:
     """Sizes of the three networks and the supports of their two-hot heads (in scaled cycles).
 
-    features: what the networks see: "game", the game's own observation, or "outlook", that and
-    where the decision stands among all others of its program (see `features`).
+    features: what the networks see: "game", the game's own observation, "outlook", that and where
+    the decision stands among all others of its program, or "hints", both and what greedy and the
+    linear relaxation would do (see `features`).
     dtype: "float32" or "bfloat16", of activations; parameters and outputs are float32 always.
     """
 
@@ -73,7 +74,7 @@ class NetworkConfig:
     def __post_init__(self):
         check(
             self,
-            features=one_of("game", "outlook"),
+            features=one_of("game", "outlook", "hints"),
             dtype=one_of("float32", "bfloat16"),
             hidden_size=at_least(8),
             representation_blocks=at_least(0),
@@ -131,6 +132,9 @@ class SelfPlayConfig:
     # Under piecemeal rules: times that what follows a dead end of a batch is chosen anew. Later
     # dead ends only drop the value that is stuck.
     drop_backups: int = 8
+    # Calls of simulated annealing around the best game after each batch; 0: none. What it flips is
+    # drawn by how much the policy disagrees with the game. Not under piecemeal rules.
+    annealing_rounds: int = 0
 
     def __post_init__(self):
         check(
@@ -142,6 +146,7 @@ class SelfPlayConfig:
             perturbation_window_moves=at_least(1),
             random_move_probability=FRACTION,
             drop_backups=at_least(0),
+            annealing_rounds=at_least(0),
         )
 
 

@@ -7,7 +7,9 @@ be worked out before the game, from the program alone:
 * the stake: cycles that could be saved, as a share of the default latency, if memory had no
   fragments and copies were free: a fractional knapsack of gains in capacity x time;
 * for each decision, how large its gain is in that unit, and how much memory those want that overlap
-  it in time and gain more per byte and time than it does (its rivals).
+  it in time and gain more per byte and time than it does (its rivals);
+* hints, if asked for: what greedy chooses, in its best play and on average over its best few, and
+  what the linear relaxation of the whole does.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import malloc_game
 _AHEAD = 8  # decisions to come whose columns are seen as well
 _NUM_COLUMNS = 6
 OUTLOOK_SIZE = 5 + (1 + _AHEAD) * _NUM_COLUMNS
+_GOOD_PLAYS = 8  # of greedy's, whose choices are averaged
+HINT_SIZE = 1 + (1 + _AHEAD) * 3
 _SMALLEST_STAKE = 1e-3  # of the default latency: less than that is not worth a scale of its own
 
 
@@ -30,10 +34,41 @@ class Outlook:
 
     stake: chex.Array  # float32[], an estimate of what can be saved / default latency, > 0
     columns: chex.Array  # float32[D, 6], of each decision, see `_columns`; 0 for padding
+    hint: Hint | None = None  # where hints are asked for
+
+
+@chex.dataclass(frozen=True)
+class Hint:
+    """What simpler ways of solving the whole make of a program."""
+
+    saved: chex.Array  # float32[], share of the default latency that greedy's best play saves
+    # float32[D, 3], how much of each decision is in alternate memory: in greedy's best play, in the
+    # mean of its best few, in the linear relaxation.
+    choices: chex.Array
+
+
+def make_hint(
+    program: malloc_game.Program,
+    latency: chex.Array,
+    actions: chex.Array,
+    relaxed: chex.Array | None = None,
+) -> Hint:
+    """The hint of plays with latencies int32[N] and actions int32[N, D].
+
+    relaxed: float32[D], what the linear relaxation has in alternate memory; the plays' mean stands
+    in for it where it is NaN."""
+    order = jnp.argsort(latency)[:_GOOD_PLAYS]
+    in_alternate = (actions[order] != malloc_game.DROP).astype(jnp.float32)
+    default = jnp.maximum(program.default_cycles, 1).astype(jnp.float32)
+    exists = jnp.arange(program.max_decisions) < program.num_decisions
+    mean = jnp.mean(in_alternate, axis=0)
+    relaxed = mean if relaxed is None else jnp.where(jnp.isnan(relaxed), mean, relaxed)
+    choices = jnp.stack([in_alternate[0], mean, relaxed], axis=1)
+    return Hint(saved=1.0 - latency[order[0]] / default, choices=choices * exists[:, None])
 
 
 def make_outlook(program: malloc_game.Program) -> Outlook:
-    """The outlook of one program; pure, costs time D^2 and memory D."""
+    """The outlook of one program, without hint; pure, costs time D^2 and memory D."""
     number = jnp.arange(program.max_decisions)
     exists = number < program.num_decisions
     span = jnp.maximum(program.end - program.decision_time, 1).astype(jnp.float32)
@@ -107,7 +142,8 @@ def outlook_features(
 ) -> chex.Array:
     """Features of the decision at hand and of those to come, in units of the stake.
 
-    played: one program and its outlook. Returns float32[OUTLOOK_SIZE], within [-2, 2]."""
+    played: one program and its outlook. Returns float32[OUTLOOK_SIZE], and HINT_SIZE more if there
+    is a hint; all within [-2, 2]."""
     program, outlook = played
     default = jnp.maximum(program.default_cycles, 1).astype(jnp.float32) * outlook.stake
     decision = state.decision
@@ -125,5 +161,9 @@ def outlook_features(
     )
     index = state.position + jnp.arange(1 + _AHEAD)
     exists = index < program.num_decisions
-    rows = outlook.columns[jnp.minimum(index, program.max_decisions - 1)] * exists[:, None]
-    return jnp.clip(jnp.concatenate([now, rows.ravel()]), -2.0, 2.0).astype(jnp.float32)
+    index = jnp.minimum(index, program.max_decisions - 1)
+    parts = [now, (outlook.columns[index] * exists[:, None]).ravel()]
+    if outlook.hint is not None:
+        hint = outlook.hint
+        parts += [hint.saved[None] / outlook.stake, (hint.choices[index] * exists[:, None]).ravel()]
+    return jnp.clip(jnp.concatenate(parts), -2.0, 2.0).astype(jnp.float32)

@@ -13,7 +13,14 @@ import mctx
 
 import malloc_game
 from agent.config import AgentConfig
-from agent.features import OUTLOOK_SIZE, Outlook, make_outlook, outlook_features
+from agent.features import (
+    HINT_SIZE,
+    OUTLOOK_SIZE,
+    Outlook,
+    make_hint,
+    make_outlook,
+    outlook_features,
+)
 from agent.networks import make_network
 from agent.types import NetworkOutput
 from agent.value_support import logits_to_scalar
@@ -32,16 +39,47 @@ class Model:
 
     @classmethod
     def of(
-        cls, config: AgentConfig, params: chex.ArrayTree, program: malloc_game.Program
+        cls,
+        config: AgentConfig,
+        params: chex.ArrayTree,
+        program: malloc_game.Program,
+        relaxed: chex.Array | None = None,
     ) -> "Model":
         """The model of one program, with its outlook if `config` needs that."""
-        return cls(params=params, program=program, outlook=outlook_for(config, program))
+        return cls(params=params, program=program, outlook=outlook_for(config, program, relaxed))
 
 
-def outlook_for(config: AgentConfig, program: malloc_game.Program) -> Outlook | None:
-    """The outlook of one program, None where `config` has no use for it."""
-    is_needed = config.network.features == "outlook" or config.train.reward_unit == "stake"
-    return make_outlook(program) if is_needed else None
+# Traced apart, so that who has let greedy play already does not compile it again.
+_make_outlook = jax.jit(make_outlook)
+_make_hint = jax.jit(make_hint)
+
+
+def outlook_for(
+    config: AgentConfig, program: malloc_game.Program, relaxed: chex.Array | None = None
+) -> Outlook | None:
+    """The outlook of one program, None where `config` has no use for it.
+
+    relaxed: float32[D], for hints, see `features.make_hint`."""
+    features = config.network.features
+    if features == "game" and config.train.reward_unit != "stake":
+        return None
+    outlook = _make_outlook(program)
+    if features != "hints":
+        return outlook
+    states, actions = malloc_game.greedy_plays(program)
+    return outlook.replace(hint=_make_hint(program, states.latency, actions, relaxed))
+
+
+def outlooks_for(
+    config: AgentConfig, programs: malloc_game.Program, relaxed: chex.Array | None
+) -> Outlook | None:
+    """Outlooks of programs [P]; relaxed: float32[P, D]."""
+
+    # One after the other: an outlook looks at all pairs of decisions.
+    def one(row: tuple) -> Outlook | None:
+        return outlook_for(config, *row)
+
+    return jax.lax.map(one, (programs, relaxed))
 
 
 def _over_games(function, program: malloc_game.Program):
@@ -71,7 +109,9 @@ def observe_for(config: AgentConfig, model: Model, state: malloc_game.GameState)
 
 def observation_size(config: AgentConfig) -> int:
     """Length O of what the networks of `config` see."""
-    extra = {"game": 0, "outlook": OUTLOOK_SIZE}[config.network.features]
+    extra = {"game": 0, "outlook": OUTLOOK_SIZE, "hints": OUTLOOK_SIZE + HINT_SIZE}[
+        config.network.features
+    ]
     return malloc_game.OBSERVATION_SIZE + extra
 
 

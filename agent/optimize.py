@@ -11,13 +11,13 @@ import dataclasses
 import time
 
 import jax
-import numpy as np
 
 import malloc_game as mg
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
 from agent.planning import Planner, evaluate_actions
+from agent.pretrained import make_planner
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS, overrides
@@ -44,16 +44,6 @@ def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
 _evaluate = jax.jit(evaluate_actions)
 
 
-def _make_planner(
-    problem: mg.Problem, config: AgentConfig, seed: int, known: list[mg.Assignment]
-) -> Planner:
-    """A planner that starts from known mappings, played under its rules."""
-    planner = Planner(mg.encode(problem, rules=config.rules), config, seed)
-    games = [mg.follow(problem, assignment, rules=config.rules)[1] for assignment in known]
-    planner.seed_games([np.asarray(actions) for actions in games])
-    return planner
-
-
 def optimize(
     program,
     target: str,
@@ -68,13 +58,13 @@ def optimize(
 
     program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
     and compiling after the two compiles that every run needs (a little more if a compile is under
-    way). timeout: seconds for one compile.
+    way). config: of an agent that learns from nothing; by default the pretrained one goes on.
+    timeout: seconds for one compile.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
     """
     say = progress or _no_progress
-    config = config or AgentConfig()
     began = time.monotonic()
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
@@ -114,7 +104,7 @@ def optimize(
 
 
 def _plan(
-    loop: CompilerLoop, config: AgentConfig, seed: int, budget: float
+    loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float
 ) -> tuple[str | None, dict]:
     """Greedy first, then by turns the agent, which starts from greedy's and XLA's games, and the
     search over what XLA may place by itself; all compiled."""
@@ -126,8 +116,7 @@ def _plan(
     loop.compile_guided()
     problem = loop.extraction.problem
     loop.say("the agent sets out (its first batch of games takes a while to compile)")
-    known = [plan_greedily(problem), loop.xla_default]
-    planner = _make_planner(problem, config, seed, known)
+    planner = make_planner(problem, seed, config, known=(loop.xla_default,))
     found_by, stats = None, {}
     while True:
         if loop.left() > 0:
@@ -148,7 +137,7 @@ def _plan(
         if loop.left() <= 0:
             break
         if is_new:
-            planner.set_program(mg.encode(loop.extraction.problem, rules=config.rules))
+            planner.set_program(mg.encode(loop.extraction.problem, rules=planner.config.rules))
     return found_by, stats
 
 
@@ -174,8 +163,7 @@ def plan_offline(
     if decisions:
         assignments["greedy"] = plan_greedily(problem)
         say("the agent sets out (its first batch of games takes a while to compile)")
-        known = [assignments["greedy"]]
-        planner = _make_planner(problem, config or AgentConfig(), seed, known)
+        planner = make_planner(problem, seed, config)
         while time.monotonic() < deadline:
             left = deadline - time.monotonic()
             planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))

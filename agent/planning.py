@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
+from agent.annealer import Annealer
 from agent.config import AgentConfig
 from agent.drop_backup import back_up, dead_ends
 from agent.inference import Model, observation_size, outlook_for
@@ -24,6 +25,7 @@ from agent.targets import imitation_windows, self_play_windows
 from agent.train import init_train_state, learn
 from agent.types import Windows
 
+_FIRST_ANNEALING = 8  # times the rounds of annealing beside the first batch
 _MAX_STORED_GAMES = 16  # record-setting games that `set_program` replays
 
 
@@ -41,7 +43,6 @@ def evaluate_actions(
 
 _static_config = functools.partial(jax.jit, static_argnames="config")
 _init_train_state = _static_config(init_train_state)
-_outlook_for = _static_config(outlook_for)
 _start_games = _static_config(start_games)
 _play = functools.partial(_static_config, donate_argnames="games")(play)
 _learn = functools.partial(_static_config, donate_argnames="train_state")(learn)
@@ -75,8 +76,9 @@ class Planner:
     """Plays and learns one program; keeps the best game whatever found it.
 
     `best_source` says what did: "seed" (given from outside), "self_play" (search chose every move),
-    "greedy_play" (so, without noise) or "perturbation" (search or chance changed some moves of an
-    earlier game). On one machine, the same seed, calls and iterations give the same result.
+    "greedy_play" (so, without noise), "perturbation" (search or chance changed some moves of an
+    earlier game) or "annealing" (see `annealer`). On one machine, the same seed, calls and
+    iterations give the same result.
     """
 
     def __init__(
@@ -85,8 +87,11 @@ class Planner:
         config: AgentConfig | None = None,
         seed: int = 0,
         params: chex.ArrayTree | None = None,
+        relaxed: np.ndarray | None = None,
     ):
-        """params: where learning starts, of a network of `config.network`; random by default."""
+        """params: where learning starts, of a network of `config.network`; random by default.
+
+        relaxed: float32[D], for hints, see `features.make_hint`."""
         self.config = AgentConfig() if config is None else config
         params_key, self._key = jax.random.split(jax.random.key(seed))
         self._host_rng = np.random.default_rng(seed)  # draws scripts, nothing else
@@ -98,16 +103,21 @@ class Planner:
         self._num_moves = 0
         self._num_searched_moves = 0
         self._num_backups = 0
-        self._seconds = {"self_play": 0.0, "learning": 0.0}
+        self._seconds = {"self_play": 0.0, "learning": 0.0, "annealing": 0.0}
         self._loss: dict[str, float] = {}
         self.network_play_latencies: list[int] = []
+        self._relaxed = relaxed
+        self._annealer: Annealer | None = None
         self._load(program)
 
     # --- the program ---
 
     def _load(self, program: malloc_game.Program) -> None:
         self._program = jax.tree.map(jnp.asarray, program)
-        self._outlook = _outlook_for(self.config, self._program)
+        self._outlook = outlook_for(self.config, self._program, self._relaxed)
+        if self._annealer is not None:
+            self._annealer.close()
+        self._annealer = None
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
         self._has_dead_ends = bool(np.asarray(program.must_stay).any())
@@ -290,12 +300,17 @@ class Planner:
 
     def _iterate(self, deadline: float | None) -> bool:
         settings = self.config.self_play
+        if self._base is not None:
+            # The first batch and learning are compiled meanwhile, which takes long.
+            first = _FIRST_ANNEALING if self._num_iterations == 0 else 1
+            self._start_annealing(settings.annealing_rounds * first)
         is_free = self._base is None or (
             self._num_iterations % (settings.perturbation_batches + 1) == 0
         )
         script = self._free_script() if is_free else self._perturbation_script()
         games = self._play_batch(script, deadline)
         if games is None:
+            self._finish_annealing()
             return False
         if is_free:
             sources = ["greedy_play"] + ["self_play"] * (settings.num_games - 1)
@@ -304,8 +319,32 @@ class Planner:
             self._finish(games, ["perturbation"] * settings.num_games)
         if deadline is None or time.monotonic() < deadline:
             self._learn()
+        self._finish_annealing()
         self._num_iterations += 1
         return True
+
+    def _start_annealing(self, rounds: int) -> None:
+        """Begins annealing around the best game, beside whatever comes next."""
+        if not self.config.self_play.annealing_rounds or self._has_dead_ends:
+            return
+        self._key, anneal_key = jax.random.split(self._key)
+        if self._annealer is None:
+            model = Model(params=None, program=self._program, outlook=self._outlook)
+            self._annealer = Annealer(self.config, model, self._require_best().actions)
+        self._annealer.go_on_from(self._require_best().actions, self._best_latency)
+        # Learning overwrites the parameters that it is given.
+        params = jax.tree.map(jnp.copy, self._train_state.params)
+        self._annealer.start(rounds, params, anneal_key)
+
+    def _finish_annealing(self) -> None:
+        """Records the best game of annealing, with games near it, if it is better."""
+        if self._annealer is None:
+            return
+        began = time.monotonic()
+        actions, cycles = self._annealer.finish()
+        self._seconds["annealing"] += time.monotonic() - began
+        if cycles < self._best_latency:
+            self._replay_games([actions], "annealing")
 
     def _learn(self) -> None:
         began = time.monotonic()
@@ -353,6 +392,7 @@ class Planner:
             "updates_per_second": updates / max(self._seconds["learning"], 1e-9),
             "self_play_seconds": self._seconds["self_play"],
             "learning_seconds": self._seconds["learning"],
+            "annealing_seconds": self._seconds["annealing"],
             "loss": dict(self._loss),
             "default_cycles": self._default_cycles,
             "best_latency_cycles": self._best_latency,

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.buckets import Task, leave_out_long, load_task
+from agent.buckets import Task, leave_out_long, load_task, make_task
 from agent.checkpoint import Checkpoints
 from agent.config import ConfigError
 from agent.metrics import MetricsLog
 from agent.training import Trainer
 from agent.training_config import TrainingConfig
+from agent.variants import make_variants
 from agent.weights import save_agent
 from malloc_game.fileio import write_bytes
 
@@ -65,10 +66,11 @@ def train(
     out: directory of checkpoints, config.json, metrics.jsonl and the agent file, which is written
     with each checkpoint. resume: go on from the last whole checkpoint in it.
     Raises: ConfigError, MallocGameError for what cannot be used."""
-    tasks, left_out = leave_out_long(_load(problems), config.max_decisions)
+    tasks, left_out = leave_out_long(_load(problems, config), config.max_decisions)
     for line in left_out:
         say(line)
-    judged = _load(validation)
+    tasks += _variants(config, tasks, seed)
+    judged = _load(validation, config)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,13 +100,24 @@ def train(
     return trainer
 
 
-def _load(files: Sequence[pathlib.Path]) -> list[Task]:
-    tasks = [load_task(path) for path in files]
+def _has_hints(config: TrainingConfig) -> bool:
+    return config.agent.network.features == "hints"
+
+
+def _load(files: Sequence[pathlib.Path], config: TrainingConfig) -> list[Task]:
+    tasks = [load_task(path, _has_hints(config)) for path in files]
     names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"two problems are called {twice[0]!r}; give each of them once")
     return tasks
+
+
+def _variants(config: TrainingConfig, tasks: Sequence[Task], seed: int) -> list[Task]:
+    """Tasks made of variants of `tasks`, but those without or with too many decisions."""
+    variants = make_variants([task.problem for task in tasks], config.variants, seed)
+    made = [make_task(variant, has_hints=_has_hints(config)) for variant in variants]
+    return [t for t in made if 1 <= int(t.program.num_decisions) <= config.max_decisions]
 
 
 def _loop(
@@ -121,8 +134,8 @@ def _loop(
     last = math.inf if iterations is None else iterations
 
     def save() -> None:
-        checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
         save_agent(out / AGENT_FILE, config.agent, trainer.params)
+        checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
 
     def is_over() -> bool:
         return trainer.iteration >= last or time.monotonic() >= deadline
@@ -147,8 +160,9 @@ def progress_line(iteration: int, numbers: dict[str, Any]) -> str:
     loss = " ".join(f"{name} {numbers['loss'][name]:.3f}" for name in ("policy", "value", "reward"))
 
     def score(found: dict[str, float]) -> str:
-        if math.isfinite(found.get("gap_closed", math.nan)):
-            return f"{100 * found['gap_closed']:.1f}% gap"
+        gap = found.get("gap_closed_median", found.get("gap_closed", math.nan))
+        if math.isfinite(gap):
+            return f"{100 * gap:.1f}% gap"
         return f"{100 * found.get('saved', math.nan):.1f}% saved"
 
     line = (

@@ -21,10 +21,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import malloc_game
-from agent.buckets import Bucket, Task, make_buckets, spread
+from agent.buckets import Bucket, Task, make_buckets, relaxation_plays, spread
 from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
-from agent.inference import Model, outlook_for
+from agent.inference import Model, outlooks_for
 from agent.learning import GAMES, add_moves, init_stream_replay, learn_from_stream, make_mesh
 from agent.self_play import FREE, RANDOM
 from agent.stream import Stream, play_stream, start_stream
@@ -33,6 +33,7 @@ from agent.training_config import TrainingConfig
 from agent.zero_shot import latencies, scores, with_simulations
 from malloc_game.baselines import follow_wanted
 
+_GREEDY_BATCH = 64  # programs that greedy plays at a time
 _RECENT = 20  # iterations that speeds and means are taken over
 
 
@@ -41,12 +42,15 @@ def _static(function, **options):
 
 
 @_static
-def _init_games(config: TrainingConfig, mesh: Mesh, programs: malloc_game.Program, script):
-    """What the games of a bucket need: outlooks, first states, and the games themselves."""
+def _init_games(
+    config: TrainingConfig,
+    mesh: Mesh,
+    programs: malloc_game.Program,
+    relaxed: chex.Array | None,
+):
+    """Outlooks and first states of the programs of a bucket [P]. relaxed: float32[P, D]."""
     del mesh
-    outlook = jax.lax.map(functools.partial(outlook_for, config.agent), programs)
-    starts = jax.vmap(malloc_game.init)(programs)
-    return outlook, starts, start_stream(starts, script)
+    return outlooks_for(config.agent, programs, relaxed), jax.vmap(malloc_game.init)(programs)
 
 
 @functools.partial(_static, donate_argnames=("stream", "replay_state"))
@@ -98,13 +102,23 @@ _init_train_state = functools.partial(jax.jit, static_argnames="config")(init_tr
 _init_replay = functools.partial(jax.jit, static_argnames="config")(init_stream_replay)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _greedy(programs: malloc_game.Program) -> tuple[chex.Array, chex.Array]:
     def one(program):
         state, actions = malloc_game.greedy(program)
         return state.latency, actions
 
-    return jax.lax.map(one, programs)
+    return jax.lax.map(one, programs, batch_size=_GREEDY_BATCH)
+
+
+@jax.jit
+def _round(programs: malloc_game.Program, relaxed: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def one(row):
+        states, actions = relaxation_plays(*row)
+        best = jnp.argmin(states.latency)
+        return states.latency[best], actions[best]
+
+    return jax.lax.map(one, (programs, relaxed), batch_size=_GREEDY_BATCH)
 
 
 _follow = jax.jit(jax.vmap(follow_wanted))
@@ -146,8 +160,9 @@ class Trainer:
         self._train_state = self._replicate(_init_train_state(config.agent, params_key))
         self._replay_state = self._replicate(_init_replay(config))
         num_games = config.agent.self_play.num_games
-        self._groups = [self._make_group(bucket) for bucket in make_buckets(tasks, num_games)]
-        self._validation = make_buckets(validation, num_games)
+        buckets = make_buckets(tasks, num_games, config.smallest_bucket)
+        self._groups = [self._make_group(bucket) for bucket in buckets]
+        self._validation = make_buckets(validation, num_games, config.smallest_bucket)
         self.iteration = 0
         self._counts = {"moves": 0, "games": 0}
         self._recent: list[dict[str, float]] = []
@@ -169,25 +184,29 @@ class Trainer:
 
     def _make_group(self, bucket: Bucket) -> _Group:
         num_games = self.config.agent.self_play.num_games
-        program = self._shard(spread(bucket.programs, num_games))
         script = np.full((num_games, bucket.max_decisions), FREE, np.int8)
-        outlook, starts, stream = _init_games(self.config, self.mesh, program, script)
+        of_programs = _init_games(self.config, self.mesh, bucket.programs, bucket.relaxed)
+        outlook, starts = (self._shard(spread(tree, num_games)) for tree in of_programs)
+        # Copied: what playing is given to overwrite must not be what games start anew from.
+        stream = start_stream(jax.tree.map(jnp.copy, starts), jnp.asarray(script))
         count = len(bucket.tasks)
         return _Group(
             bucket=bucket,
-            program=program,
-            outlook=self._shard(outlook),
-            starts=self._shard(starts),
+            program=self._shard(spread(bucket.programs, num_games)),
+            outlook=outlook,
+            starts=starts,
             stream=self._shard(stream),
             best_cycles=np.full(count, np.iinfo(np.int64).max),
             best_actions=np.full((count, bucket.max_decisions), malloc_game.DROP, np.int8),
         )
 
     def seed_games(self) -> None:
-        """Makes the games of greedy and of the references the best known so far."""
+        """Makes the games of greedy, relaxations and references the best known so far."""
         for group in self._groups:
             programs = jax.tree.map(jnp.asarray, group.bucket.programs)
             self._note(group, *_greedy(programs))
+            if group.bucket.relaxed is not None:
+                self._note(group, *_round(programs, jnp.asarray(group.bucket.relaxed)))
             wanted = np.zeros(group.best_actions.shape, bool)
             for row, task in enumerate(group.bucket.tasks):
                 if task.wanted is not None:
@@ -244,16 +263,21 @@ class Trainer:
 
         Search decides, in every second game but for a few random moves, without which a policy
         that has become sure of itself would see nothing new. The last games of the batch imitate
-        the best one known of their program."""
+        the best one known of their program, those before them do up to a random move."""
         settings = self.config.agent.self_play
         num_games = settings.num_games
         script = np.full((num_games, group.bucket.max_decisions), FREE, np.int8)
         is_random = self._host_rng.random(script[1::2].shape) < settings.random_move_probability
         script[1::2][is_random] = RANDOM
-        first = num_games - self.config.num_imitating
+        imitating, returning = self.config.num_imitating, self.config.num_returning
+        first = max(0, num_games - imitating - returning)
         rows = np.arange(first, num_games) % len(group.bucket.tasks)
         is_known = group.best_cycles[rows] < np.iinfo(np.int64).max
-        script[first:][is_known] = group.best_actions[rows[is_known]]
+        last = np.array([float(task.program.num_decisions) for task in group.bucket.tasks])[rows]
+        last[: len(rows) - imitating] *= self._host_rng.random(len(rows) - imitating)
+        move = np.arange(script.shape[1])
+        is_scripted = is_known[:, None] & (move < last[:, None])
+        script[first:] = np.where(is_scripted, group.best_actions[rows], script[first:])
         return script
 
     def _collect(self, group: _Group) -> dict[str, float]:
@@ -266,7 +290,7 @@ class Trainer:
         )
         finished, tasks = stream["num_finished"], group.bucket.tasks
         num_games = len(finished)
-        num_free = num_games - self.config.num_imitating
+        num_free = num_games - self.config.num_imitating - self.config.num_returning
         gaps, saved = [], []
         for game in np.flatnonzero(finished):
             row = int(game) % len(tasks)
@@ -287,7 +311,7 @@ class Trainer:
         return {
             "moves": moves,
             "saved": float(np.mean(saved)) if saved else float("nan"),
-            "gap_closed": float(np.mean(gaps)) if gaps else float("nan"),
+            "gap_closed_median": float(np.median(gaps)) if gaps else float("nan"),
         }
 
     def _numbers(self, loss: dict[str, float]) -> dict[str, Any]:
@@ -299,7 +323,7 @@ class Trainer:
             **self._counts,
             "updates": int(self._train_state.num_updates),
             "loss": loss,
-            "self_play": {"saved": mean("saved"), "gap_closed": mean("gap_closed")},
+            "self_play": {"saved": mean("saved"), "gap_closed_median": mean("gap_closed_median")},
             "best": scores(self._buckets, self.best_cycles()),
             "moves_per_second": mean("moves") / max(mean("play"), 1e-9),
             "seconds_per_iteration": mean("all"),

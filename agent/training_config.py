@@ -75,6 +75,32 @@ class CheckpointConfig:
         check(self, every_iterations=at_least(1), keep=at_least(1))
 
 
+@dataclasses.dataclass(frozen=True)
+class VariantsConfig:
+    """Problems made of the given ones, to learn from as well (see `variants`).
+
+    Each is up to `most_programs` of one target in a row. The factors are the most by which the
+    capacity of alternate memory, its bandwidth to default memory, the cycles of a computation and
+    the share of them that alternate memory saves go up or down.
+    """
+
+    count: int = 0
+    most_programs: int = 3
+    capacity_factor: float = 2.0
+    bandwidth_factor: float = 1.5
+    cycles_factor: float = 1.5
+    saving_factor: float = 1.5
+
+    def __post_init__(self):
+        factors = ("capacity_factor", "bandwidth_factor", "cycles_factor", "saving_factor")
+        check(
+            self,
+            count=at_least(0),
+            most_programs=at_least(1),
+            **{name: at_least(1.0) for name in factors},
+        )
+
+
 def _default_agent() -> AgentConfig:
     return AgentConfig(
         network=NetworkConfig(features="outlook"),
@@ -102,9 +128,13 @@ class TrainingConfig:
     agent: of its parts `replay` and the perturbations of `self_play` are the planner's alone.
       `imitate_best` lets a fraction of the games of every batch play the best game known of their
       program again, with its moves as policy targets (self-imitation).
-    seed_games: the best games are at first those of greedy and of the reference mapping that a
-      file has; otherwise the agent has only its own.
+    seed_games: the best games are at first those of greedy, of the linear relaxation (with hints)
+      and of the reference mapping that a file has; otherwise the agent has only its own.
+    return_fraction: of the games of every batch, which play the best game known of their program up
+      to a random move and are free from there. Free games rarely come to where it is good.
     max_decisions: longer programs are left out.
+    smallest_bucket: padded length of the shortest programs. Fewer buckets are fewer traces, which
+      pays where padding costs nothing (on a GPU).
     """
 
     agent: AgentConfig = dataclasses.field(default_factory=_default_agent)
@@ -112,11 +142,19 @@ class TrainingConfig:
     reanalyse: ReanalyseConfig = dataclasses.field(default_factory=ReanalyseConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    variants: VariantsConfig = dataclasses.field(default_factory=VariantsConfig)
     seed_games: bool = True
+    return_fraction: float = 0.25
     max_decisions: int = 1500
+    smallest_bucket: int = 64
 
     def __post_init__(self):
-        check(self, max_decisions=at_least(1))
+        check(
+            self,
+            max_decisions=at_least(1),
+            smallest_bucket=at_least(1),
+            return_fraction=FRACTION,
+        )
         agent = self.agent
         if agent.rules != "compiler":
             raise ConfigError(
@@ -131,6 +169,11 @@ class TrainingConfig:
             raise ConfigError(
                 f"SelfPlayConfig.chunk_moves: {agent.self_play.chunk_moves} given; need at least"
                 f" {self.sequence_moves} = unroll_steps + td_steps + 1"
+            )
+        if self.num_imitating + self.num_returning >= agent.self_play.num_games:
+            raise ConfigError(
+                f"TrainingConfig.return_fraction: {self.return_fraction} given; with"
+                f" imitate_fraction {agent.imitate_fraction} no game is free"
             )
         if self.row_moves < agent.self_play.chunk_moves:
             raise ConfigError(
@@ -148,6 +191,11 @@ class TrainingConfig:
     def row_moves(self) -> int:
         """Moves that replay keeps of each game of a batch."""
         return self.replay.capacity // self.agent.self_play.num_games
+
+    @property
+    def num_returning(self) -> int:
+        """Games of a batch that play the best game known up to a random move."""
+        return round(self.agent.self_play.num_games * self.return_fraction)
 
     @property
     def num_imitating(self) -> int:

@@ -8,7 +8,14 @@ import importlib
 from typing import Any
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.baselines import follow, greedy, random_play, replay
+from malloc_game.baselines import (
+    admitting_plays,
+    follow,
+    greedy,
+    greedy_plays,
+    random_play,
+    replay,
+)
 from malloc_game.check import Violation, check
 from malloc_game.encode import encode
 from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
@@ -101,7 +108,9 @@ __all__ = [
     "encode",
     "first_fit",
     "follow",
+    "admitting_plays",
     "greedy",
+    "greedy_plays",
     "init",
     "latency",
     "legal_actions",

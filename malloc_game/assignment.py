@@ -67,6 +67,26 @@ class Assignment:
         return bool(self.masks[time] >> position & 1)
 
 
+def replaced_slices(problem: Problem, assignment: Assignment) -> set[int]:
+    """Values that asynchronous slices make in place of the plain ones that define them.
+
+    They are prefetches of the value, and the first copies of it: nothing has been in default memory
+    that another prefetch could bring. See `Value`.
+    """
+    first: dict[int, Copy] = {}
+    for copy in sorted(assignment.copies, key=lambda c: (c.start, c.start_order)):
+        first.setdefault(copy.value, copy)
+    return {
+        v
+        for v, copy in first.items()
+        if copy.direction == PREFETCH
+        and any(
+            t == problem.values[v].sliced_at and assignment.in_alternate(t, p)
+            for t, p in problem.positions_of_value[v]
+        )
+    }
+
+
 def all_default(problem: Problem) -> Assignment:
     """Everything in default memory."""
     return Assignment(masks=(0,) * len(problem.instructions), source="all_default")

@@ -69,33 +69,57 @@ def benefit_density(program: Program, size_weight: float, span_weight: float) ->
     return program.static_gain / (size**size_weight * span**span_weight)
 
 
-@functools.partial(jax.jit, static_argnames="num_thresholds")
-def greedy(program: Program, num_thresholds: int = 48) -> tuple[GameState, chex.Array]:
-    """Greedy by benefit: the best of plays that admit only what is dense enough in benefit.
+@jax.jit
+def admitting_plays(
+    program: Program, admitted: chex.Array, only_gains: chex.Array
+) -> tuple[GameState, chex.Array]:
+    """Plays for sets of decisions, bool[N, D]: final states [N] and actions, int32[N, D].
 
-    Each play takes a decision into alternate memory if that saves cycles now and its density is
-    above a threshold; thresholds are quantiles of the positive densities, so that scarce memory is
-    kept for what pays most. Returns the best final state and its actions, int32[D].
+    Each play takes what its set admits into alternate memory where that is legal; if `only_gains`
+    (bool[N]) is set, only what saves cycles at once.
     """
-    quantiles = 1.0 - 0.75 ** jnp.arange(num_thresholds // len(_WEIGHTS))  # ever fewer are admitted
-    densities = [benefit_density(program, *weights) for weights in _WEIGHTS]
-    rows = []
-    for density in densities:
-        positive = jnp.where(density > 0, density, jnp.nan)
-        cut = jnp.nan_to_num(jnp.nanquantile(positive, quantiles)).at[0].set(-jnp.inf)
-        rows.append(density[None, :] >= cut[:, None])
-    admitted = jnp.concatenate(rows)  # bool[thresholds, D]
 
-    def game(allowed: chex.Array) -> tuple[GameState, chex.Array]:
+    def game(allowed: chex.Array, only_gains: chex.Array) -> tuple[GameState, chex.Array]:
         def policy(program: Program, state: GameState, key: chex.PRNGKey) -> chex.Array:
             del key
             decision = state.decision
             saves = state.options.gain > program.write_back[decision]
-            return prefer_alternate(state, saves & allowed[decision])
+            return prefer_alternate(state, (saves | ~only_gains) & allowed[decision])
 
         return play(program, policy, jax.random.key(0))
 
-    states, actions = jax.vmap(game)(admitted)
+    return jax.vmap(game)(admitted, only_gains)
+
+
+NUM_GREEDY_PLAYS = 48
+
+
+def greedy_plays(program: Program) -> tuple[GameState, chex.Array]:
+    """Plays that admit only what is dense enough in benefit: states [N], actions int32[N, D].
+
+    N is `NUM_GREEDY_PLAYS`. Thresholds are quantiles of the positive densities, so that scarce
+    memory is kept for what pays most; a play takes only what saves cycles when it is asked.
+    """
+    return admitting_plays(program, _dense(program), jnp.ones(NUM_GREEDY_PLAYS, bool))
+
+
+@jax.jit
+def _dense(program: Program) -> chex.Array:
+    """What each of greedy's plays admits: bool[N, D]."""
+    number = NUM_GREEDY_PLAYS // len(_WEIGHTS)
+    quantiles = 1.0 - 0.75 ** jnp.arange(number)  # ever fewer are admitted
+    rows = []
+    for weights in _WEIGHTS:
+        density = benefit_density(program, *weights)
+        positive = jnp.where(density > 0, density, jnp.nan)
+        cut = jnp.nan_to_num(jnp.nanquantile(positive, quantiles)).at[0].set(-jnp.inf)
+        rows.append(density[None, :] >= cut[:, None])
+    return jnp.concatenate(rows)
+
+
+def greedy(program: Program) -> tuple[GameState, chex.Array]:
+    """Greedy by benefit: the best of `greedy_plays`. Its final state and actions, int32[D]."""
+    states, actions = greedy_plays(program)
     best = jnp.argmin(states.latency)
     return jax.tree.map(lambda x: x[best], (states, actions))
 

@@ -6,7 +6,7 @@ checked here; what memory could do, for mappings from elsewhere, in `physical`.
 
 from __future__ import annotations
 
-from malloc_game.assignment import PREFETCH, Assignment
+from malloc_game.assignment import PREFETCH, Assignment, replaced_slices
 from malloc_game.physical import check_limits, check_overlap, check_physical
 from malloc_game.problem import Problem
 from malloc_game.violation import (
@@ -135,8 +135,11 @@ def _check_parameters(problem: Problem, assignment: Assignment) -> list[Violatio
 
 
 def _check_askable(problem: Problem, assignment: Assignment) -> list[Violation]:
-    """What the compiler cannot be asked for: refused uses, and exclusions."""
-    found = []
+    """What the compiler cannot be asked for: refused uses, exclusions, asynchronous slices."""
+    found = [
+        Violation(NOT_ALLOWED, f"asynchronous slice {problem.values[v].name}")
+        for v in sorted(replaced_slices(problem, assignment))
+    ]
     # (value, time, is_output) -> whether it is in alternate memory there
     inside: dict[tuple[int, int, bool], bool] = {}
     for t, instruction in enumerate(problem.instructions):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy
+from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy, replaced_slices
 from malloc_game.problem import Problem
 from malloc_game.timeline import Timeline
 
@@ -31,13 +31,15 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     in alternate memory without any eviction costs the problem's `write_back_cycles` instead. A copy
     inside a loop is awaited as often as the loop runs, but moves its bytes once, as in XLA. A plain
     copy of a parameter into alternate memory (see `Value`) is free if a prefetch, or slices of one,
-    bring the whole value in its place.
+    bring the whole value in its place; so is a plain slice that an asynchronous one replaces.
     """
     timeline = Timeline(problem.target.default_bytes_per_cycle)
     events = _copy_events(assignment)
     evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
     prefetched = _prefetched(problem, assignment)
     copies = {v.copied_at for v in problem.values}
+    replaced = replaced_slices(problem, assignment) & prefetched
+    gone = {problem.values[v].sliced_at for v in replaced}
     written_back = set()
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
@@ -45,7 +47,8 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
         cycles = problem.instruction_cycles(t, mask)
         if t in copies:
             cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
-        timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
+        if t not in gone:
+            timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
         for p, position in enumerate(instruction.positions):
             if position.is_output and mask >> p & 1 and position.value not in evicted:
                 written_back.add(position.value)

@@ -89,6 +89,10 @@ class Value:
     its whole life. A value that a plain copy of a parameter defines can do without that copy: a
     prefetch fills it straight from the parameter, in time for its first use, and instruction
     `copied_at` disappears. `write_back_cycles` is charged for a live-out in alternate memory.
+
+    XLA does the like with a plain slice of another value, `sliced_at`: an asynchronous slice reads
+    that value in default memory and fills this one's chunk. The game cannot ask for it; mappings
+    from elsewhere may have it (see `replaced_slices`).
     """
 
     name: str
@@ -109,6 +113,11 @@ class Value:
     copy_cycles: int = -1
     # By what names the bodies of loops that carry it know it (`arg_tuple.3{2}`).
     loop_names: tuple[str, ...] = ()
+    sliced_at: int = -1  # the plain slice that an asynchronous one can replace, -1 for none
+    sliced_from: int = -1  # what it is a slice of (index into Problem.values), -1 for none
+    # What it takes of alternate memory where the compiler splits it between the memories of several
+    # cores, at the same offset in each; 0 where it does not. The game leaves room for all of it.
+    split_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +227,15 @@ def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
         f"{name}: copied_at is {value.copied_at}; need -1 or a time in the value's live range",
     )
     _require(
+        value.sliced_at == -1
+        or (not value.is_parameter and value.start <= value.sliced_at < value.end),
+        f"{name}: sliced_at is {value.sliced_at}; need -1 or a time in the value's live range",
+    )
+    _require(
+        0 <= value.split_bytes <= value.size_bytes,
+        f"{name}: split_bytes is {value.split_bytes}; need 0..{value.size_bytes}",
+    )
+    _require(
         -1 <= value.copy_cycles <= _MAX_CYCLES,
         f"{name}: copy_cycles is {value.copy_cycles}; need -1..{_MAX_CYCLES}",
     )
@@ -316,6 +334,13 @@ def validate(problem: Problem) -> None:
         _require(
             source == -1 or (0 <= source < len(problem.values) and value.copied_at >= 0),
             f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value",
+        )
+        source = value.sliced_from
+        _require(
+            (0 <= source < len(problem.values) and source != i) == (value.sliced_at >= 0)
+            and source >= -1,
+            f"values[{i}] ({value.name}): sliced_from is {source}; need another value if sliced_at"
+            " is a time, -1 if not",
         )
     for i, exclusion in enumerate(problem.exclusions):
         _check_exclusion(problem, f"exclusions[{i}]", exclusion)

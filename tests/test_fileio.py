@@ -101,8 +101,11 @@ def test_optional_fields_may_be_missing_in_a_file(tmp_path, problem):
     mg.save_problem(problem, path)
     content = json.loads(path.read_text())
     for value in content["problem"]["values"]:
-        if value["copied_at"] == -1:
-            del value["copied_at"]
+        for name, default in (
+            ("copied_at", -1), ("sliced_at", -1), ("sliced_from", -1), ("split_bytes", 0)
+        ):  # fmt: skip
+            if value[name] == default:
+                del value[name]
     path.write_text(json.dumps(content))
     assert mg.load_problem(path) == problem
 
@@ -286,6 +289,11 @@ DELETE = object()
         ("values.2.copied_at", 4, "values[2] (k): copied_at is 4"),
         ("values.2.copied_from", 5, "values[2] (k): copied_from is 5"),
         ("values.0.copied_from", 1, "values[0] (x): copied_from is 1"),
+        ("values.1.sliced_at", 1, "values[1] (w): sliced_at is 1"),
+        ("values.2.sliced_at", 4, "values[2] (k): sliced_at is 4"),
+        ("values.2.sliced_at", 1, "values[2] (k): sliced_from is -1"),
+        ("values.0.sliced_from", 1, "values[0] (x): sliced_from is 1"),
+        ("values.0.split_bytes", 1 << 20, "values[0] (x): split_bytes is 1048576"),
         ("cost_tables.0.cycles", [1, 2, 3], "cost_tables[0].cycles has 3 entries"),
         ("cost_tables.0.cycles", [], "cost_tables[0].cycles has 0 entries"),
         ("cost_tables.0.cycles", [1, -2], "cost_tables[0].cycles[1] is -2"),

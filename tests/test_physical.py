@@ -389,3 +389,104 @@ def test_what_takes_no_time_may_make_a_value_in_alternate_memory():
     assert kinds(0) == set() and kinds(1) == {"no_copy"}
     # The bound knows of it: the use saves its 9 cycles without a copy, for which there is no time.
     assert lower_bound(problem).cycles == pytest.approx(1 + 3 * 9 - 9)
+
+
+#  KiB    time 0    1    2    3    4
+#  0..4        .    .    ssss ssss .     s: half of x, which stays in default memory
+SLICED = """
+    cycles         20  20  20  20  20
+    x  8  temp!    D   u   -   u   -
+    s  4  sliced:x .   D1  -   u1  .
+"""
+ASYNCHRONOUS = mg.Assignment(
+    (0, 0b10, 0, 0b10, 0), (Chunk(1, 0, 4 * KIB, 2, 4),), (Copy(1, 2, 3, 4 * KIB),)
+)
+
+
+def test_an_asynchronous_slice_takes_the_place_of_a_plain_one():
+    problem = toy(SLICED)
+    assert check(problem, ASYNCHRONOUS, expressible=False) == []
+    found = mg.latency(problem, ASYNCHRONOUS)
+    assert (found.instruction_cycles, found.wait_cycles) == (20 + 0 + 20 + 19 + 20, 0)
+    plain = _new(ASYNCHRONOUS, chunks=(Chunk(1, 0, 4 * KIB, 1, 4),), copies=())
+    assert check(problem, plain, expressible=False) == []
+    assert mg.latency(problem, plain).cycles == 20 + 19 + 20 + 19 + 20
+    # It may be on its way before its place in the program, but is no move of the game.
+    early = _new(plain, copies=(Copy(1, 1, 3, 4 * KIB),))
+    assert check(problem, early, expressible=False) == []
+    assert {v.kind for v in check(problem, early)} == {"not_allowed"}
+    late = _new(ASYNCHRONOUS, copies=(Copy(1, 3, 3, 4 * KIB),))
+    assert mg.latency(problem, late).wait_cycles == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"copies": ()}, {"uncovered", "no_copy"}),
+        ({"copies": (Copy(1, 2, 3, 2 * KIB),)}, {"size"}),
+        ({"copies": (Copy(1, 2, 4, 4 * KIB),)}, {"too_late", "no_copy"}),
+        ({"copies": (Copy(1, 0, 3, 4 * KIB),)},
+         {"no_eviction", "too_late", "uncovered", "no_copy"}),
+        ({"chunks": ()}, {"uncovered"}),
+        ({"chunks": (Chunk(1, 0, 4 * KIB, 3, 4),)}, {"uncovered", "no_copy"}),
+        ({"masks": (0, 0, 0, 0b10, 0)}, set()),
+        ({"masks": (0, 0b10, 0, 0, 0)}, {"no_eviction"}),
+    ],
+    ids=["plain", "half", "too late", "too early", "no memory", "memory too late",
+         "after a plain one", "read where it is not"],
+)  # fmt: skip
+def test_an_asynchronous_slice_needs_what_any_copy_needs(changes, expected):
+    assert _kinds(toy(SLICED), _new(ASYNCHRONOUS, **changes)) == expected
+
+
+def test_what_is_sliced_is_in_default_memory_until_the_slice_is_there():
+    inside = toy(SLICED.replace("temp!", "temp "))
+    made_inside = _new(
+        ASYNCHRONOUS,
+        masks=(1, 0b11, 0, 0b11, 0),
+        chunks=(*ASYNCHRONOUS.chunks, Chunk(0, 8 * KIB, 8 * KIB, 0, 5)),
+    )
+    assert _kinds(inside, made_inside) == {"no_eviction"}
+    evicted = _new(made_inside, copies=(Copy(0, 1, 2, 8 * KIB, EVICTION), *made_inside.copies))
+    assert _kinds(inside, evicted) == set()
+    overwritten = toy(SLICED.replace("-   u   -", "D   u   -"))
+    assert _kinds(overwritten, _new(ASYNCHRONOUS, masks=(0, 0b10, 0, 0b10, 0))) == {"too_late"}
+
+
+def test_an_asynchronous_slice_is_in_the_loop_of_the_plain_one():
+    problem = toy("""
+        cycles         20  20  20  20
+        trips          1   3*  3*  1
+        x  8  temp!    D   u   -   -
+        s  4  sliced:x .   D1  u1  .
+    """)
+    once = mg.Assignment(
+        (0, 0b10, 1, 0), (Chunk(1, 0, 4 * KIB, 1, 3),), (Copy(1, 1, 2, 4 * KIB, trip_count=3),)
+    )
+    assert _kinds(problem, once) == set()
+    before = _new(once, copies=(Copy(1, 1, 2, 4 * KIB),))
+    assert "too_early" in _kinds(problem, before)
+
+
+def test_two_cores_may_hold_a_half_each():
+    text = """
+        cycles      20  20  20
+        w  4  param .   u1  .
+        v  4  param .   u1  .
+    """
+    copies = Copy(0, 0, 1, 4 * KIB), Copy(1, 0, 1, 4 * KIB)
+    halves = Chunk(0, 0, 2 * KIB, 0, 2), Chunk(1, 2 * KIB, 4 * KIB, 0, 2)
+    assignment = mg.Assignment((0, 0b11, 0), halves, copies)
+    whole = toy(text)
+    assert _kinds(whole, assignment) == {"uncovered"}
+    split = whole.replace(values=(_new(whole.values[0], split_bytes=2 * KIB), whole.values[1]))
+    assert _kinds(split, assignment) == set()
+    assert {v.kind for v in check(split, assignment)} == {"size"}, "the game leaves room for all"
+    for chunk in (_new(halves[0], size=KIB), _new(halves[0], value_offset=2 * KIB)):
+        assert _kinds(split, _new(assignment, chunks=(chunk, halves[1]))) == {"uncovered"}
+    assert _kinds(split, _new(assignment, copies=(_new(copies[0], size=2 * KIB), copies[1]))) == {
+        "size"
+    }
+    assert "overlap" in _kinds(
+        split, _new(assignment, chunks=(_new(halves[0], offset=KIB), halves[1]))
+    )

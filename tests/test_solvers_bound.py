@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -84,6 +86,44 @@ def test_a_plain_copy_may_write_alternate_memory_by_itself():
     # Its own traffic is then gone: nothing is left of its cycles but what is known to remain.
     assert lower_bound(problem).cycles <= 27 - 10
     assert best_entries(problem) == 9 + 0 + 8
+
+
+def test_an_asynchronous_slice_takes_bandwidth_where_a_plain_one_takes_cycles():
+    problem = toy("""
+        cycles         20  20  6   20
+        x  8  temp!    D   u   -   -
+        s  4  sliced:x .   D1  -   u1
+    """)
+    # Four KiB pass under the third instruction; nothing is left of the second.
+    assignment = mg.Assignment(
+        (0, 0b10, 0, 1), (mg.Chunk(1, 0, 4096, 2, 4),), (mg.Copy(1, 2, 3, 4096),)
+    )
+    assert mg.check(problem, assignment, expressible=False) == []
+    assert _cycles(problem, assignment) == 20 + 0 + 6 + 19
+    assert lower_bound(problem).cycles == pytest.approx(20 + 0 + 6 + 19)
+    assert lower_bound(problem, expressible=True).cycles == pytest.approx(20 + 19 + 6 + 19)
+    assert best_entries(problem) == 20 + 0 + 6 + 19
+    busy = toy("""
+        cycles         8   12  0   20
+        x  8  temp!    D   u   -   -
+        s  4  sliced:x .   D1  -   u1
+    """)
+    # With nothing idle before the use, a byte that is brought is a byte that is waited for; the
+    # relaxation has a half of x inside, whose 4 KiB make room for it.
+    assert _cycles(busy, assignment) == 8 + 4 + 19
+    assert lower_bound(busy).cycles == pytest.approx(8 + 0 + 19)
+
+
+def test_halves_on_two_cores_take_half_the_memory():
+    problem = toy("""
+        cycles          9   9
+        x   10 temp     D2  u3
+        y   10 temp     D1  u1
+    """)
+    halved = [dataclasses.replace(v, split_bytes=v.size_bytes // 2) for v in problem.values]
+    assert lower_bound(problem.replace(values=tuple(halved))).cycles == pytest.approx(18 - 7)
+    expressible = lower_bound(problem.replace(values=tuple(halved)), expressible=True)
+    assert expressible.cycles == pytest.approx(18 - 5)
 
 
 def test_without_time_the_bound_is_that_of_the_best_entries():

@@ -7,6 +7,7 @@
     x   4  temp      D1  -   u   .      D1: defined here, saves 1 cycle; -: alive; .: dead
     y   4  out:5     .   D   -   -      live-out, a write-back costs 5 cycles
     k   4  copied:1  -   D8  .   u1     defined by a plain copy of a parameter at time 1
+    s   2  sliced:x  .   -   D1  u      defined by a plain slice of x, where it is defined
     f   4  temp!     .   D1  u   .      ! may not be in alternate memory, never asked
     r   4  temp?     .   D1  u   .      ? asked, but the compiler refuses
     p   4  param     u1? .   u1  .      u1?: this use of a parameter is refused
@@ -71,6 +72,8 @@ def toy(text: str, memory_kib: int = 16, alignment_kib: int = 1, max_copies: int
                 is_refused="?" in drawn[v][2],
                 write_back_cycles=int(number) if kind == "out" else 0,
                 copied_at=int(number) if kind == "copied" else -1,
+                sliced_at=alive[0] if kind == "sliced" else -1,
+                sliced_from=numbers[number] if kind == "sliced" else -1,
             )
         )
         for t, cell in enumerate(cells):

@@ -30,7 +30,7 @@ from workloads.cost_model import Traffic, mask_bits
 from workloads.costs import CostStore, roofline
 from workloads.hlo import Instruction, Module
 from workloads.judge import CompiledLatency, compiled_latency, traffic
-from workloads.mapping import assignment_of, mask_of
+from workloads.mapping import assignment_of, mask_of, split_sizes
 from workloads.overrides import exclusions
 from workloads.placed import placed_module
 from workloads.probe import probe
@@ -65,6 +65,7 @@ class Extraction:
         self.store.load(row.key for row in self.structure.rows)
         self._refused: set[int] = set()
         self._refused_uses: set[tuple[int, int]] = set()
+        self._split: dict[int, int] = {}
         self._exposures: list[tuple[bool, float]] = []
         self.learn(self.module)
         self.problem = self.refresh()
@@ -72,7 +73,10 @@ class Extraction:
     # -- costs -------------------------------------------------------------------------------
 
     def learn(self, module: Module) -> int:
-        """Record what a compile of this program says of costs; returns how many facts are new."""
+        """Record what a compile of this program says of costs; returns how many facts are new.
+
+        And which values it splits between the memories of several cores.
+        """
         compiled = {i.name: i for i, _ in module.flattened()}
         rows = self.structure.rows
         asked = {
@@ -99,6 +103,7 @@ class Extraction:
                 mask = mask_of(other, row.slots, self.target)
                 new += self.store.record(row.key, mask, cycles)
         self.store.save()
+        self._split |= split_sizes(self.structure, module)
         return new
 
     @property
@@ -234,6 +239,7 @@ class Extraction:
                 is_refused=i in self._refused,
                 write_back_cycles=round(v.write_back_cycles * self.exposure),
                 copy_cycles=self._copy_cycles(v),
+                split_bytes=self._split.get(i, 0),
             )
             for i, v in enumerate(self.structure.values)
         )

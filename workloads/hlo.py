@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -48,13 +49,22 @@ class Leaf:
 
     size_bytes: int  # as padded by the layout's tiles
     memory_space: int
+    # What it takes of each memory where the layout splits it between those of several cores (v5p
+    # does that in alternate memory), at the same offset in all; `size_bytes` where it does not.
+    part_bytes: int
 
 
-def _padded_bytes(shape) -> int:
-    """Bytes of an array as its layout's first tile pads it (later tiles divide the first)."""
+def _padded_bytes(shape, *, of_part: bool = False) -> int:
+    """Bytes of an array as its layout's first tile pads it (later tiles divide the first).
+
+    of_part: of the largest part into which the layout splits it.
+    """
     bits = shape.layout.element_size_in_bits or _ELEMENT_BITS.get(shape.element_type, 0)
     order = list(shape.layout.minor_to_major) or list(reversed(range(len(shape.dimensions))))
     dimensions = [shape.dimensions[i] for i in reversed(order)]  # major to minor
+    for split in shape.layout.split_configs if of_part else ():
+        ends = (0, *split.split_indices, dimensions[split.dimension])
+        dimensions[split.dimension] = max(b - a for a, b in itertools.pairwise(ends))
     if shape.layout.tiles:
         tile = list(shape.layout.tiles[0].dimensions)
         dimensions = [1] * (len(tile) - len(dimensions)) + dimensions
@@ -70,7 +80,8 @@ def _leaves(shape, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...
         for i, part in enumerate(shape.tuple_shapes):
             yield from _leaves(part, (*index, i))
     else:
-        yield index, Leaf(_padded_bytes(shape), shape.layout.memory_space)
+        size, part = _padded_bytes(shape), _padded_bytes(shape, of_part=True)
+        yield index, Leaf(size, shape.layout.memory_space, part)
 
 
 class Instruction:
@@ -116,7 +127,7 @@ class Instruction:
 
     @functools.cached_property
     def keeps_layout(self) -> bool:
-        """Whether output and first operand have the same shape and layout, memory spaces aside."""
+        """Whether output and first operand have the same shape and layout, placement aside."""
         return _canonical_shape(self.proto.shape) == _canonical_shape(self.operands[0].proto.shape)
 
     @property
@@ -160,8 +171,8 @@ class Instruction:
     def fingerprint(self) -> str:
         """Hash of what it computes: equal for the same computation on the same shapes.
 
-        Names, ids, metadata, placement (memory spaces) and backend config are left out; operand
-        shapes and called computations are part of it.
+        Names, ids, metadata, placement (memory spaces, splits between them) and backend config are
+        left out; operand shapes and called computations are part of it.
         """
         digest = hashlib.sha256(_canonical(self.proto, {}))
         for operand in self.operands:
@@ -192,18 +203,19 @@ def _integer(instruction: Instruction) -> int | None:
     return None
 
 
-def _clear_spaces(shape) -> None:
+def _clear_placement(shape) -> None:
     if shape.element_type == _TUPLE:
         for part in shape.tuple_shapes:
-            _clear_spaces(part)
+            _clear_placement(part)
     else:
         shape.layout.ClearField("memory_space")
+        shape.layout.ClearField("split_configs")
 
 
 def _canonical_shape(shape) -> bytes:
     copy = type(shape)()
     copy.CopyFrom(shape)
-    _clear_spaces(copy)
+    _clear_placement(copy)
     return copy.SerializeToString(deterministic=True)
 
 
@@ -216,7 +228,7 @@ def _canonical(proto, numbering: dict[int, int]) -> bytes:
     ):  # fmt: skip
         copy.ClearField(field)
     copy.operand_ids[:] = [numbering.get(i, -1) for i in proto.operand_ids]
-    _clear_spaces(copy.shape)
+    _clear_placement(copy.shape)
     return copy.SerializeToString(deterministic=True)
 
 

@@ -16,11 +16,13 @@ _PACKAGE = "malloc_game_hlo"
 # message -> {field: (number, type, repeated)}; a type with a capital letter is a message.
 _SCHEMA = {
     "Tile": {"dimensions": (1, "int64", True)},
+    "SplitConfig": {"dimension": (1, "int64", False), "split_indices": (2, "int64", True)},
     "Layout": {
         "minor_to_major": (1, "int64", True),
         "tiles": (6, "Tile", True),
         "element_size_in_bits": (7, "int64", False),
         "memory_space": (8, "int64", False),
+        "split_configs": (17, "SplitConfig", True),
     },
     "Shape": {
         "element_type": (2, "int32", False),

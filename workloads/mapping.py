@@ -11,10 +11,10 @@ import dataclasses
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-from malloc_game import EVICTION, PREFETCH, Assignment, Chunk, Copy, Target
+from malloc_game import EVICTION, PREFETCH, Assignment, Chunk, Copy, Target, Value
 from workloads.buffers import MsaDump, parse_dump
 from workloads.compile import Compiled
-from workloads.hlo import Instruction, Module
+from workloads.hlo import Instruction, Leaf, Module
 from workloads.judge import copy_size
 from workloads.placed import placed_module
 from workloads.structure import Slot, Structure
@@ -22,13 +22,31 @@ from workloads.structure import Slot, Structure
 
 def mask_of(instruction: Instruction, slots: Sequence[Slot], target: Target) -> int:
     """Placement mask of a compiled instruction: bit i, slot i is in alternate memory."""
-    mask = 0
-    for i, (is_output, number, index) in enumerate(slots):
+    return sum(
+        1 << i
+        for i, leaf in enumerate(_leaves(instruction, slots))
+        if leaf is not None and leaf.memory_space == target.alternate_memory_space
+    )
+
+
+def _leaves(instruction: Instruction, slots: Sequence[Slot]) -> Iterator[Leaf | None]:
+    for is_output, number, index in slots:
         source = instruction if is_output else instruction.operands[number]
-        leaf = source.leaves.get(index)
-        if leaf is not None and leaf.memory_space == target.alternate_memory_space:
-            mask |= 1 << i
-    return mask
+        yield source.leaves.get(index)
+
+
+def split_sizes(structure: Structure, module: Module) -> dict[int, int]:
+    """Values that a compile splits between the memories of several cores, and bytes in each."""
+    by_name = {i.name: i for i, _ in module.flattened()}
+    found = {}
+    for row in structure.rows:
+        other = by_name.get(row.instruction.name)
+        if other is None or other.opcode != row.instruction.opcode:
+            continue
+        for position, leaf in zip(row.positions, _leaves(other, row.slots), strict=True):
+            if leaf is not None and leaf.part_bytes < leaf.size_bytes:
+                found[position.value] = leaf.part_bytes
+    return found
 
 
 def assignment_of(
@@ -46,7 +64,7 @@ def assignment_of(
     masks = []
     for row in structure.rows:
         other = by_name.get(row.instruction.name)
-        if other is None:  # a copy that became asynchronous: its output is in alternate memory
+        if other is None:  # it became asynchronous: its output is in alternate memory
             masks.append(sum(1 << i for i, slot in enumerate(row.slots) if slot[0]))
         else:
             masks.append(mask_of(other, row.slots, structure.target))
@@ -54,18 +72,21 @@ def assignment_of(
     groups = copy_groups(structure, module, replaced)
     copies = [copy for group in groups for copy in group]
     dump = parse_dump(compiled.msa) if compiled.msa else None
-    chunks = chunks_of(structure, dump, groups, replaced) if dump else []
+    chunks = []
+    if dump:
+        chunks = chunks_of(structure, dump, groups, replaced, split_sizes(structure, module))
     return Assignment(tuple(masks), tuple(chunks), _in_order(copies), source)
 
 
 def replaced_copies(structure: Structure, names: Container[str]) -> dict[int, int]:
-    """Values whose defining copy is not among `names`: a prefetch does its work, from the source.
+    """Values whose defining copy or plain slice is not among `names`: an asynchronous one does it.
 
     Returns the value that each of them was copied from.
     """
     found = {}
     for row in structure.rows:
-        if row.instruction.opcode == "copy" and row.instruction.name not in names:
+        opcode = row.instruction.opcode
+        if opcode in ("copy", "slice") and row.instruction.name not in names:
             value = structure.numbers.get(structure.flow.source(row.instruction))
             source = structure.numbers.get(structure.flow.source(row.instruction.operands[0]))
             if value is not None and source is not None:
@@ -238,9 +259,10 @@ class _Row:
 
     value: int
     offset: int
-    size: int
+    size: int  # of alternate memory
     first: int
     last: int  # exclusive
+    held: int  # bytes of the value; more than `size` where cores hold a part each
 
 
 def chunks_of(
@@ -248,23 +270,30 @@ def chunks_of(
     dump: MsaDump,
     groups: Sequence[Sequence[Copy]],
     replaced: Mapping[int, int],
+    split: Mapping[int, int],
 ) -> list[Chunk]:
     """The chunks of a dump in the problem's times and values.
 
     A row of the dump is about a part of a buffer's life: several at one place in a row are one
     chunk. groups: transfers (see `copy_groups`). A chunk begins no later than the copy that fills
     it, which later passes may have moved up; where that is in slices, each slice of the chunk
-    begins with its own copy. replaced: see `replaced_copies`.
+    begins with its own copy. replaced: see `replaced_copies`. split: see `split_sizes`.
     """
-    times = structure.times
+    times, values = structure.times, structure.values
     rows = []
     for buffer_id, size, offset, start, end in dump.allocations:
         value = allocated_value(structure, dump, buffer_id)
         if value is not None:
             first, last = bisect.bisect_left(times, start), bisect.bisect_right(times, end)
-            rows.append(_Row(value, offset, size, first, last))
+            held = values[value].size_bytes if size == split.get(value) else size
+            rows.append(_Row(value, offset, size, first, last, held))
+    sliced = {value for value in replaced if values[value].sliced_at >= 0}
     for value, source in replaced.items():
-        rows = _handed_over(rows, value, source)
+        if value not in sliced:
+            rows = _handed_over(rows, value, source)
+    for group in groups:
+        if group[0].value in sliced and group[0].direction == PREFETCH:
+            rows = _cut_off(rows, values[group[0].value], group[0])
     filled_by = _filled_by(rows, groups)
     whole: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
     chunks = []
@@ -294,7 +323,7 @@ def _filled_by(rows: Sequence[_Row], groups: Iterable[Sequence[Copy]]) -> dict[i
         fitting = [
             i
             for i, row in enumerate(rows)
-            if row.value == group[0].value and row.size == size and row.first <= end < row.last
+            if row.value == group[0].value and row.held == size and row.first <= end < row.last
         ]
         if fitting and group[0].direction == PREFETCH:
             nearest = min(fitting, key=lambda i: abs(rows[i].first - start))
@@ -312,6 +341,25 @@ def _handed_over(rows: list[_Row], value: int, source: int) -> list[_Row]:
         else row
         for row in rows
     ]
+
+
+def _cut_off(rows: list[_Row], value: Value, copy: Copy) -> list[_Row]:
+    """`rows` with what an asynchronous slice of another value fills as `value`'s, its result.
+
+    The dump has such rows under what is sliced, at the slice's size.
+    """
+    of_source = [r for r in rows if r.value == value.sliced_from and r.size == value.size_bytes]
+    fitting = [row for row in of_source if row.first <= copy.end < row.last]
+    if not fitting:
+        return rows
+    first = min(fitting, key=lambda row: abs(row.first - copy.start))
+    mine, last = [], first.last
+    for row in sorted(of_source, key=lambda row: row.first):
+        # The rest of its life at that place follows without a gap.
+        if row.offset == first.offset and first.first <= row.first <= min(last, value.end - 1):
+            mine.append(row)
+            last = max(last, row.last)
+    return [dataclasses.replace(r, value=copy.value) if r in mine else r for r in rows]
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from malloc_game import PREFETCH, Assignment, Exclusion, Problem
 from malloc_game.problem import index_text
 
-# Asking for a mapping is exact about slices and cross-program prefetch only when both are off.
+# Asking for a mapping is exact only with these off: prefetches in slices, prefetches across
+# programs, and asynchronous slices in place of plain ones.
 EXACT_OPTIONS = {
     "xla_tpu_sliced_prefetch_max_slices": "0",
     "xla_msa_max_cross_program_prefetches": "0",
+    "xla_msa_enable_sync_slice_replacement": "false",
 }
 # Otherwise the compiler takes prefetches back, demanded or not, whose uses read few of their bytes.
 KEEP_PREFETCHES = {"xla_tpu_msa_inefficient_use_to_copy_ratio": "0"}

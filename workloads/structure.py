@@ -39,6 +39,8 @@ class _Class:
     # The plain copy that defines it, if a prefetch can replace it, and the parameter it copies.
     copied_by: str = ""
     copied_from: Place | None = None
+    sliced_by: str = ""  # the same of a plain slice that defines it, and what that is a slice of
+    sliced_from: Place | None = None
     loop_names: tuple[str, ...] = ()  # by which the bodies of loops know it
 
     @property
@@ -89,6 +91,7 @@ class Structure:
         self._classes = self._merge_buffers()
         self.numbers = {place: i for i, place in enumerate(self._classes)}
         self._mark_copies()
+        self._mark_slices()
         self._mark_outputs()
         self._mark_loops()
         timed, previous = [], -1
@@ -179,6 +182,19 @@ class Structure:
             if not result.is_parameter and result.name == instruction.name:
                 result.copied_by, result.copied_from = instruction.name, place
 
+    def _mark_slices(self) -> None:
+        """Find slices that asynchronous ones can replace; XLA does that as it does with copies."""
+        for instruction in self.module.instructions.values():
+            if instruction.opcode != "slice" or instruction.name not in self.dump.schedule:
+                continue
+            place = self.flow.source(instruction.operands[0])
+            source = self._classes.get(place)
+            result = self._classes.get(self.flow.source(instruction))
+            if source is None or result is None or result is source or result.is_parameter:
+                continue
+            if result.name == instruction.name:
+                result.sliced_by, result.sliced_from = instruction.name, place
+
     def _mark_outputs(self) -> None:
         """Find parameters that are written, and what is in alternate memory all the same."""
         for instruction, _ in self.module.flattened():
@@ -248,6 +264,9 @@ class Structure:
                 later = [t for t in times if t != copied_at]
                 if not later or self.rows[later[0]].instruction.computation != self.module.entry_id:
                     copied_at = -1
+            sliced_at = index.get(known.sliced_by, -1)
+            if sliced_at not in times or sliced_at == times[-1]:
+                sliced_at = -1
             if not known.is_parameter and copied_at < 0:
                 start = min([bisect.bisect_left(self.times, known.definition_time), last, *times])
             end = max([bisect.bisect_right(self.times, known.last_use), start + 1])
@@ -271,6 +290,8 @@ class Structure:
                 copied_at=copied_at,
                 copied_from=self.numbers[known.copied_from] if copied_at >= 0 else -1,
                 loop_names=known.loop_names,
+                sliced_at=sliced_at,
+                sliced_from=self.numbers[known.sliced_from] if sliced_at >= 0 else -1,
             )
 
 

@@ -36,30 +36,48 @@ class Chains:
     best_actions: chex.Array  # int32[D]
 
 
-def _propose(program: Program, wanted: chex.Array, key: chex.PRNGKey) -> chex.Array:
-    """A neighbour: a few decisions flipped, all within a stretch of the schedule: bool[D]."""
+def _propose(
+    program: Program, wanted: chex.Array, key: chex.PRNGKey, weights: chex.Array | None
+) -> chex.Array:
+    """A neighbour: a few decisions flipped, all within a stretch of the schedule: bool[D].
+
+    weights: float32[D], how likely each is flipped, alike if None.
+    """
     where_key, number_key, width_key, pick_key = jax.random.split(key, 4)
     numbers = jnp.arange(wanted.shape[-1])
-    centre = jax.random.randint(where_key, (), 0, jnp.maximum(program.num_decisions, 1))
+    if weights is None:
+        weights = jnp.ones(wanted.shape[-1])
+        centre = jax.random.randint(where_key, (), 0, jnp.maximum(program.num_decisions, 1))
+    else:
+        centre = jax.random.categorical(where_key, jnp.log(weights))
     # Few decisions far apart have to do with each other.
     width = 4.0 * 2.0 ** jax.random.uniform(width_key, maxval=6.0)
     is_near = (jnp.abs(numbers - centre) < width) & (numbers < program.num_decisions)
     number = 1.0 + jax.random.exponential(number_key)
-    chance = number / jnp.maximum(is_near.sum(), 1)
-    flips = is_near & (jax.random.uniform(pick_key, wanted.shape) < chance)
+    share = weights / jnp.maximum(jnp.sum(weights * is_near), 1e-9)
+    flips = is_near & (jax.random.uniform(pick_key, wanted.shape) < number * share)
     return wanted ^ flips.at[centre].set(True)
 
 
 @functools.partial(jax.jit, static_argnames="moves")
 def anneal(
-    program: Program, chains: Chains, temperature: chex.Array, key: chex.PRNGKey, moves: int
+    program: Program,
+    chains: Chains,
+    temperature: chex.Array,
+    key: chex.PRNGKey,
+    moves: int,
+    weights: chex.Array | None = None,
 ) -> Chains:
-    """`moves` proposals for every chain; temperature: float32[B], cycles."""
+    """`moves` proposals for every chain; temperature: float32[B], cycles.
+
+    weights: float32[D], 0 for padding, how likely a decision is to be flipped; alike if None.
+    """
 
     def move(chains: Chains, move_key: chex.PRNGKey) -> tuple[Chains, None]:
         propose_key, accept_key = jax.random.split(move_key)
         keys = jax.random.split(propose_key, chains.cycles.shape[0])
-        wanted = jax.vmap(_propose, in_axes=(None, 0, 0))(program, chains.wanted, keys)
+        propose = jax.vmap(_propose, in_axes=(None, 0, 0, None))
+        wanted = propose(program, chains.wanted, keys, weights)
         states, actions = jax.vmap(play_wanted, in_axes=(None, 0))(program, wanted)
         cycles = states.latency
         worse = (cycles - chains.cycles).astype(jnp.float32)
@@ -77,6 +95,17 @@ def anneal(
     return jax.lax.scan(move, chains, jax.random.split(key, moves))[0]
 
 
+def start_chains(actions: np.ndarray, cycles: int, num_chains: int = _CHAINS) -> Chains:
+    """Chains that all begin at one game: its actions, int32[D], and its latency."""
+    return Chains(
+        wanted=jnp.broadcast_to(jnp.asarray(actions != DROP), (num_chains, len(actions))),
+        cycles=jnp.full(num_chains, cycles, jnp.int32),
+        # Beyond any sum that 32 bits could hold: the first play counts as the better one.
+        best_cycles=jnp.int32(jnp.iinfo(jnp.int32).max),
+        best_actions=jnp.asarray(actions, jnp.int32),
+    )
+
+
 def annealing(
     problem: Problem,
     seconds: float,
@@ -90,14 +119,7 @@ def annealing(
     program = mg.encode(problem)
     greedy = greedy_actions(program)
     search.offer(to_assignment(problem, program, greedy, "greedy"))
-    # Beyond any sum that 32 bits could hold: the first play counts as the better one.
-    far = jnp.int32(jnp.iinfo(jnp.int32).max)
-    chains = Chains(
-        wanted=jnp.broadcast_to(jnp.asarray(greedy != DROP), (_CHAINS, len(greedy))),
-        cycles=jnp.full(_CHAINS, int(search.best_cycles), jnp.int32),
-        best_cycles=far,
-        best_actions=jnp.asarray(greedy),
-    )
+    chains = start_chains(greedy, int(search.best_cycles))
     default = latency(problem, mg.all_default(problem)).cycles
     spread = 4.0 ** np.linspace(-1.0, 1.0, _CHAINS)
     key = jax.random.key(seed)
@@ -108,12 +130,12 @@ def annealing(
         chains = anneal(program, chains, temperature, round_key, _MOVES)
         if int(chains.best_cycles) < search.best_cycles:
             search.offer(to_assignment(problem, program, chains.best_actions, "annealing"))
-        chains = _share_best(chains)
+        chains = share_best(chains)
     return search.result(plays=search.iterations * _CHAINS * _MOVES)
 
 
 @jax.jit
-def _share_best(chains: Chains) -> Chains:
+def share_best(chains: Chains) -> Chains:
     """The worst chain goes on from where the best one is."""
     worst, best = jnp.argmax(chains.cycles), jnp.argmin(chains.cycles)
     return chains.replace(

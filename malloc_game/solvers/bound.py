@@ -28,13 +28,16 @@ class Bound:
 def best_entries(problem: Problem) -> float:
     """Cycles if every instruction had its best placement: a bound without any work.
 
-    A plain copy that a prefetch may replace can cost what it does without one too (see `latency`).
+    A plain copy that a prefetch may replace can cost what it does without one too (see `latency`);
+    a plain slice that an asynchronous one may replace can cost nothing.
     """
     plain: dict[int, float] = {}
     for value in problem.values:
         if value.copied_at >= 0:
             price = max(value.copy_cycles, 0)  # where it is not known, at least nothing
             plain[value.copied_at] = min(price, plain.get(value.copied_at, np.inf))
+        if value.sliced_at >= 0:
+            plain[value.sliced_at] = 0.0
     return float(
         sum(
             x.trip_count

@@ -59,8 +59,11 @@ def relax(problem: Problem, *, expressible: bool, time_limit: float = np.inf) ->
 def copied_at(problem: Problem, value: int) -> int:
     """The plain copy that defines a value and that a prefetch may replace, -1 for none.
 
-    As `physical` sees it: `Value.copied_at` names only those that the game plays.
+    As `physical` sees it: `Value.copied_at` names only those that the game plays. A plain slice
+    that an asynchronous one may replace counts, too: that brings the value as a prefetch does.
     """
+    if problem.values[value].sliced_at >= 0:
+        return problem.values[value].sliced_at
     first = next(iter(problem.positions_of_value[value]), None)
     if first is not None and problem.values[value].copied_at < 0:
         instruction = problem.instructions[first[0]]
@@ -83,8 +86,16 @@ class _Builder:
         # may fill gaps.
         unit = target.alignment_bytes if expressible else 1
         self.capacity = -(-target.alternate_memory_bytes // unit)
+        numbers = range(len(problem.values))
+        self.copied_at = [copied_at(problem, v) for v in numbers]
         self.size = [-(-v.size_bytes // unit) for v in problem.values]
-        self.copied_at = [copied_at(problem, v) for v in range(len(problem.values))]
+        if expressible:  # the game leaves slices as they are, and room for all of a value
+            self.copied_at = [
+                -1 if v.sliced_at >= 0 else t
+                for v, t in zip(problem.values, self.copied_at, strict=True)
+            ]
+        else:
+            self.size = [-(-(v.split_bytes or v.size_bytes) // unit) for v in problem.values]
         self.x: dict[_Place, int] = {}  # variable of each position that may be in alternate memory
         self.idle: list[list[tuple[int, float]]] = []  # by time: idle cycles, as terms
         self.arrivals: list[list[tuple[int, float]]] = [[] for _ in range(self.times + 1)]
@@ -143,6 +154,11 @@ class _Builder:
             entries.append(self.lp.variable(trips * price))
             masks.append(mask)
             idle.append(max(0.0, price - self._least_bytes(t, mask, joint) / self.bytes_per_cycle))
+        for v, mask in self._replaced_slices(t, masks[: int(fits.sum())], joint):
+            entries.append(self.lp.variable())
+            masks.append(mask)
+            idle.append(0.0)
+            self.replaced.setdefault(v, []).append(entries[-1])
         self.lp.equal([(i, 1.0) for i in entries], 1.0)
         for p in joint:
             inside = [(i, 1.0) for i, m in zip(entries, masks, strict=True) if m >> p & 1]
@@ -228,6 +244,17 @@ class _Builder:
                 known = [price if price >= 0 else moved for price in prices]
                 found.append((mask, float(min(known))))
         return found
+
+    def _replaced_slices(self, t: int, masks: list, joint: list[int]) -> list[tuple[int, int]]:
+        """(value, mask) of entries where an asynchronous slice has replaced a plain one."""
+        positions = self.problem.instructions[t].positions
+        return [
+            (v, mask)
+            for v in sorted({p.value for i, p in enumerate(positions) if (t, i) in self.x})
+            if self.problem.values[v].sliced_at == self.copied_at[v] == t
+            for mask in masks
+            if self._writes(t, mask, joint, v) or not any(positions[i].value == v for i in joint)
+        ]
 
     # --- values ---------------------------------------------------------------------------------
 
