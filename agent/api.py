@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -64,11 +63,13 @@ class OptimizeResult:
 
         Returns the path. Raises: MallocGameError: it cannot be written.
         """
-        from agent.report_page import write_report
+        from agent.report_page import save_page
 
-        with tempfile.TemporaryDirectory() as directory:
-            write_report(self.save(directory), pathlib.Path(path))
-        return pathlib.Path(path)
+        page = pathlib.Path(path)
+        report.check_directory(page.parent, "report")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        save_page(report.run_of(self.outcome), page, report.OPTION_FILES)
+        return page
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Write what `mallocgame optimize --out DIRECTORY` writes, all of it or nothing.
@@ -76,7 +77,7 @@ class OptimizeResult:
         Returns the directory. Raises: MallocGameError: it cannot be written.
         """
         path = pathlib.Path(directory)
-        report.check_directory(path)
+        report.check_directory(path, "save")
         report.write(self.outcome, path)
         return path
 
