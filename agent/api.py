@@ -12,6 +12,7 @@ import malloc_game as mg
 from agent import report
 from agent.optimize import optimize as _optimize
 from agent.outcome import Outcome
+from agent.report_page import save_page
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -63,8 +64,6 @@ class OptimizeResult:
 
         Returns the path. Raises: MallocGameError: it cannot be written.
         """
-        from agent.report_page import save_page
-
         page = pathlib.Path(path)
         report.check_directory(page.parent, "report")
         page.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,15 @@ import malloc_game as mg
 # guided: what XLA places under the restrictions of a search; see `workloads.guided`.
 PLANNED = ("greedy", "guided", "agent")
 SOURCES = ("all_default", "xla_default", *PLANNED)
+# What people call them; "best" is one of them.
+LABELS = {
+    "all_default": "all default",
+    "xla_default": "XLA default",
+    "greedy": "greedy",
+    "guided": "guided search",
+    "agent": "agent",
+    "best": "best",
+}
 
 
 @dataclasses.dataclass

@@ -15,23 +15,17 @@ from rich.table import Table
 
 import malloc_game as mg
 from agent.optimize import OVERRIDES_OPTION, SORT_ORDER_OPTION
-from agent.outcome import SOURCES, Candidate, Outcome
+from agent.outcome import LABELS, SOURCES, Candidate, Outcome
+from agent.report_page import to_html
+from agent.run_files import ASSIGNMENT, PAGE, PROBLEM, RESULT, Run
 from malloc_game.errors import MallocGameError
 
-_LABELS = {
-    "all_default": "all default",
-    "xla_default": "XLA default",
-    "greedy": "greedy",
-    "guided": "guided search",
-    "agent": "agent",
-    "best": "best",
-}
 # Long compiler options, each in a file of its own.
-_OPTION_FILES = {
+OPTION_FILES = {
     OVERRIDES_OPTION: "overrides.textproto",
     SORT_ORDER_OPTION: "sort_order.textproto",
 }
-_FILES = ("result.json", "assignment.json", *_OPTION_FILES.values(), "problem.json")
+_FILES = (RESULT, ASSIGNMENT, *OPTION_FILES.values(), PROBLEM, PAGE)
 
 
 def result(outcome: Outcome) -> dict[str, Any]:
@@ -53,14 +47,26 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "compiled_speedup": outcome.compiled_speedup,
         "compiled_speedup_monotone": outcome.compiled_speedup_monotone,
         "honoured": agent.honoured,
+        "best_honoured": outcome.best.honoured,
         "latency_cycles": {**cycles, "best": pair(outcome.best)},
         "clock_hz": outcome.target.clock_hz,
         "compiles": outcome.num_compiles,
         "agent_found_by": outcome.agent_found_by,
         "agent_games": outcome.agent_stats.get("games", 0),
         "not_honoured": list(agent.not_honoured),
+        "best_not_honoured": list(outcome.best.not_honoured),
         "compiler_options": dict(outcome.best.options),
     }
+
+
+def run_of(outcome: Outcome) -> Run:
+    """What a report of an outcome is made of."""
+    return Run(
+        result=result(outcome),
+        problem=outcome.problem,
+        reference=outcome.candidates["xla_default"].assignment,
+        assignment=outcome.best.assignment or mg.all_default(outcome.problem),
+    )
 
 
 def _sources(outcome: Outcome) -> list[str]:
@@ -88,7 +94,7 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
     reference = outcome.candidates["xla_default"].compiled
     for source in (*_sources(outcome), "best"):
         candidate = outcome.best if source == "best" else outcome.candidates[source]
-        label = _LABELS[source] + (f" ({_LABELS[candidate.source]})" if source == "best" else "")
+        label = LABELS[source] + (f" ({LABELS[candidate.source]})" if source == "best" else "")
         speedup = "-"
         if reference and candidate.compiled:
             speedup = f"{reference / candidate.compiled:.3f}x"
@@ -128,7 +134,7 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
 def _snippet(outcome: Outcome, out: pathlib.Path | None) -> str:
     lines = ["", "On a TPU, compile with:", "", "compiler_options = {"]
     for name, value in outcome.best.options.items():
-        file = _OPTION_FILES.get(name)
+        file = OPTION_FILES.get(name)
         if file is None:
             text = repr(value)
         elif out is not None:
@@ -141,7 +147,7 @@ def _snippet(outcome: Outcome, out: pathlib.Path | None) -> str:
     return "\n".join(lines)
 
 
-def check_directory(path: pathlib.Path) -> None:
+def check_directory(path: pathlib.Path, option: str = "--out") -> None:
     """Check before long work that a directory can be made and written.
 
     Raises:
@@ -151,9 +157,9 @@ def check_directory(path: pathlib.Path) -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise MallocGameError(f"--out {path}: {existing} is not a directory")
+        raise MallocGameError(f"{option} {path}: {existing} is not a directory")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise MallocGameError(f"--out {path}: no permission to write in {existing}")
+        raise MallocGameError(f"{option} {path}: no permission to write in {existing}")
 
 
 def write(outcome: Outcome, out: pathlib.Path) -> None:
@@ -170,14 +176,13 @@ def write(outcome: Outcome, out: pathlib.Path) -> None:
                 parent.mkdir()
                 created.append(parent)
         staging = pathlib.Path(tempfile.mkdtemp(prefix=".mallocgame-", dir=out))
-        best = outcome.best
-        assignment = best.assignment or mg.all_default(outcome.problem)
-        reference = outcome.candidates["xla_default"].assignment
-        mg.save_problem(outcome.problem, staging / "problem.json", reference)
-        mg.save_assignment(assignment, outcome.problem, staging / "assignment.json")
-        for option, file in _OPTION_FILES.items():
-            (staging / file).write_text(best.options.get(option, ""))
-        (staging / "result.json").write_text(json.dumps(result(outcome), indent=2) + "\n")
+        run = run_of(outcome)
+        mg.save_problem(run.problem, staging / PROBLEM, run.reference)
+        mg.save_assignment(run.assignment, run.problem, staging / ASSIGNMENT)
+        for option, file in OPTION_FILES.items():
+            (staging / file).write_text(outcome.best.options.get(option, ""))
+        (staging / RESULT).write_text(json.dumps(run.result, indent=2) + "\n")
+        (staging / PAGE).write_text(to_html(run, OPTION_FILES), encoding="utf-8")
         for name in _FILES:
             os.replace(staging / name, out / name)
         created = []
@@ -243,7 +248,7 @@ def show_evaluation(problem: mg.Problem, rows: list[dict[str, Any]]) -> None:
     default = rows[0]["predicted_cycles"]
     for row in rows:
         table.add_row(
-            _LABELS.get(row["mapping"], row["mapping"]),
+            LABELS.get(row["mapping"], row["mapping"]),
             _cycles(row["predicted_cycles"]),
             f"{row['predicted_ms']:.4f}",
             f"{row['predicted_cycles'] / default:.4f}" if default else "-",

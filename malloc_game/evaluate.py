@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Copy, replaced_slices
 from malloc_game.problem import Problem
@@ -34,27 +36,91 @@ def latency(problem: Problem, assignment: Assignment) -> Latency:
     bring the whole value in its place; so is a plain slice that an asynchronous one replaces.
     """
     timeline = Timeline(problem.target.default_bytes_per_cycle)
+    for _ in _run(problem, assignment, timeline):
+        pass
+    write_back = _write_back_cycles(problem, assignment)
+    return Latency(timeline.elapsed - timeline.waited, timeline.waited, float(write_back))
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Where the cycles of `latency` go, instruction by instruction; T instructions.
+
+    All are of one run of the program: executions of loops are added up.
+    """
+
+    cycles: np.ndarray  # float64[T], instructions without waits
+    wait_cycles: np.ndarray  # float64[T + 1], for copies, before an instruction and at the end
+    default_bytes: np.ndarray  # float64[T], moved by instructions to and from default memory
+    copied_bytes: np.ndarray  # float64[T + 1], moved by copies in wait and instruction
+    write_back_cycles: float  # at the end
+
+    @property
+    def total(self) -> float:
+        """All cycles: those of `latency`."""
+        return float(self.cycles.sum() + self.wait_cycles.sum()) + self.write_back_cycles
+
+    @property
+    def start(self) -> np.ndarray:
+        """Cycles before each instruction, waits for it included, and at the end: float64[T + 1]."""
+        before = np.concatenate([[0.0], np.cumsum(self.wait_cycles[:-1] + self.cycles)])
+        return before + self.wait_cycles
+
+
+def profile(problem: Problem, assignment: Assignment) -> Profile:
+    """The predicted latency of `assignment`, by instruction; its parts sum to `latency`'s."""
+    timeline = Timeline(problem.target.default_bytes_per_cycle)
+    times = len(problem.instructions)
+    started = np.zeros(times + 1)
+    for copy in assignment.copies:
+        started[copy.start] += copy.size
+    cycles, waited, queued = np.zeros(times + 1), np.zeros(times + 1), np.zeros(times + 1)
+    for t, cycles[t] in enumerate(_run(problem, assignment, timeline)):
+        waited[t] = timeline.waited
+        queued[t] = sum(timeline.reads.values()) + sum(timeline.writes.values())
+    trips = np.array([i.trip_count for i in problem.instructions], float)
+    moved = [problem.default_bytes(t, mask) for t, mask in enumerate(assignment.masks)]
+    return Profile(
+        cycles=cycles[:-1],
+        wait_cycles=np.diff(waited, prepend=0.0),
+        default_bytes=trips * moved,
+        copied_bytes=np.maximum(np.concatenate([[0.0], queued[:-1]]) + started - queued, 0.0),
+        write_back_cycles=float(_write_back_cycles(problem, assignment)),
+    )
+
+
+def _run(problem: Problem, assignment: Assignment, timeline: Timeline) -> Iterator[float]:
+    """Simulate a run; yields the cycles of each instruction after it, and 0 at the end."""
     events = _copy_events(assignment)
-    evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
     prefetched = _prefetched(problem, assignment)
     copies = {v.copied_at for v in problem.values}
     replaced = replaced_slices(problem, assignment) & prefetched
     gone = {problem.values[v].sliced_at for v in replaced}
-    written_back = set()
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
         _play(timeline, events.get(t, ()))
         cycles = problem.instruction_cycles(t, mask)
         if t in copies:
             cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
-        if t not in gone:
+        if t in gone:
+            cycles = 0.0
+        else:
             timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
-        for p, position in enumerate(instruction.positions):
-            if position.is_output and mask >> p & 1 and position.value not in evicted:
-                written_back.add(position.value)
+        yield cycles * instruction.trip_count
     _play(timeline, events.get(len(problem.instructions), ()))
-    write_back = sum(problem.values[v].write_back_cycles for v in written_back)
-    return Latency(timeline.elapsed - timeline.waited, timeline.waited, float(write_back))
+    yield 0.0
+
+
+def _write_back_cycles(problem: Problem, assignment: Assignment) -> int:
+    """Of live-outs that are produced in alternate memory and not evicted."""
+    evicted = {c.value for c in assignment.copies if c.direction == EVICTION}
+    written_back = {
+        position.value
+        for instruction, mask in zip(problem.instructions, assignment.masks, strict=True)
+        for p, position in enumerate(instruction.positions)
+        if position.is_output and mask >> p & 1 and position.value not in evicted
+    }
+    return sum(problem.values[v].write_back_cycles for v in written_back)
 
 
 def _prefetched(problem: Problem, assignment: Assignment) -> set[int]:

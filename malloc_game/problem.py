@@ -118,6 +118,7 @@ class Value:
     # What it takes of alternate memory where the compiler splits it between the memories of several
     # cores, at the same offset in each; 0 where it does not. The game leaves room for all of it.
     split_bytes: int = 0
+    shape: str = ""  # for people: as XLA writes it, `bf16[512,4096]`; empty where not known
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import io
 import os
 import pathlib
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -225,7 +225,8 @@ _HUES = {"parameter": "Blues", "computed value": "Oranges", "live-out": "Greens"
 _COPY_COLOURS = {PREFETCH: "#2f6fab", EVICTION: "#b5403b"}
 
 
-def _kind(problem: Problem, value: int) -> str:
+def kind_of(problem: Problem, value: int) -> str:
+    """What a value is: "parameter", "live-out" or "computed value"."""
     if problem.values[value].is_parameter:
         return "parameter"
     return "live-out" if problem.values[value].is_live_out else "computed value"
@@ -278,7 +279,7 @@ def _draw_memory(
     # Steps of the golden ratio keep the shades of consecutive values apart.
     shades = {kind: colormaps[hue](0.25 + 0.35 * (np.arange(16) * 0.618034 % 1))
               for kind, hue in _HUES.items()}  # fmt: skip
-    colours = np.array([shades[_kind(problem, c.value)][c.value % 16] for c in chunks])
+    colours = np.array([shades[kind_of(problem, c.value)][c.value % 16] for c in chunks])
     columns = [[getattr(c, name) for c in chunks] for name in ("start", "end", "offset", "size")]
     start, end, offset, held = (np.array(column, float) for column in columns)
     low, high = offset / unit, (offset + held) / unit
@@ -328,7 +329,7 @@ def _draw_copies(axes: Any, assignment: Assignment) -> None:
     axes.set_ylabel("copies")
     axes.set_yticks([])
     copies = sorted(assignment.copies, key=lambda c: (c.start, c.end))
-    lanes = np.array(_lanes(copies), float)
+    lanes = np.array(copy_lanes(copies), float)
     axes.set_ylim(0, max(3.0, lanes.max(initial=0) + 1))
     start = np.array([c.start for c in copies], float)
     end = np.array([c.end for c in copies], float)
@@ -343,8 +344,8 @@ def _draw_copies(axes: Any, assignment: Assignment) -> None:
     )
 
 
-def _lanes(copies: list[Copy]) -> list[int]:
-    """The lowest lane that is free from the start to the end of each copy; sorted by start."""
+def copy_lanes(copies: Sequence[Copy]) -> list[int]:
+    """Lanes to draw copies in, the lowest that is free from start to end; sorted by start."""
     free: list[int] = []
     busy: list[tuple[int, int]] = []  # end, lane
     lanes, num_lanes = [], 0

@@ -33,6 +33,7 @@ FILES = {
     "overrides.textproto",
     "sort_order.textproto",
     "problem.json",
+    "report.html",
 }
 
 

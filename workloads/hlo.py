@@ -19,11 +19,14 @@ from google.protobuf.message import DecodeError
 from workloads.errors import WorkloadError
 from workloads.hlo_schema import message_class
 
-# Bits of XLA's PrimitiveType numbers; what is not listed (tuple, token, opaque) has no bytes.
-_ELEMENT_BITS = {
-    1: 8, 2: 8, 3: 16, 4: 32, 5: 64, 6: 8, 7: 16, 8: 32, 9: 64, 10: 16, 11: 32, 12: 64, 15: 64,
-    16: 16, 18: 128, 19: 8, 20: 8, 21: 4, 22: 4, 23: 8, 24: 8, 25: 8, 26: 2, 27: 2, 28: 8, 29: 8,
-    32: 4, 33: 8,
+# Names and bits of XLA's PrimitiveType numbers; tuple, token and opaque have neither.
+_ELEMENT_TYPES = {
+    1: ("pred", 8), 2: ("s8", 8), 3: ("s16", 16), 4: ("s32", 32), 5: ("s64", 64), 6: ("u8", 8),
+    7: ("u16", 16), 8: ("u32", 32), 9: ("u64", 64), 10: ("f16", 16), 11: ("f32", 32),
+    12: ("f64", 64), 15: ("c64", 64), 16: ("bf16", 16), 18: ("c128", 128), 19: ("f8e5m2", 8),
+    20: ("f8e4m3fn", 8), 21: ("s4", 4), 22: ("u4", 4), 23: ("f8e4m3b11fnuz", 8),
+    24: ("f8e5m2fnuz", 8), 25: ("f8e4m3fnuz", 8), 26: ("s2", 2), 27: ("u2", 2),
+    28: ("f8e4m3", 8), 29: ("f8e3m4", 8), 32: ("f4e2m1fn", 4), 33: ("f8e8m0fnu", 8),
 }  # fmt: skip
 _TUPLE = 13
 _FREE_CALLS = frozenset(
@@ -52,6 +55,16 @@ class Leaf:
     # What it takes of each memory where the layout splits it between those of several cores (v5p
     # does that in alternate memory), at the same offset in all; `size_bytes` where it does not.
     part_bytes: int
+    shape: str  # as XLA writes it, without the layout: `bf16[512,4096]`
+
+
+def _element_type(shape) -> tuple[str, int]:
+    """Name of the element type, and its bits."""
+    return _ELEMENT_TYPES.get(shape.element_type, ("?", 0))
+
+
+def _shape_text(shape) -> str:
+    return f"{_element_type(shape)[0]}[{','.join(map(str, shape.dimensions))}]"
 
 
 def _padded_bytes(shape, *, of_part: bool = False) -> int:
@@ -59,7 +72,7 @@ def _padded_bytes(shape, *, of_part: bool = False) -> int:
 
     of_part: of the largest part into which the layout splits it.
     """
-    bits = shape.layout.element_size_in_bits or _ELEMENT_BITS.get(shape.element_type, 0)
+    bits = shape.layout.element_size_in_bits or _element_type(shape)[1]
     order = list(shape.layout.minor_to_major) or list(reversed(range(len(shape.dimensions))))
     dimensions = [shape.dimensions[i] for i in reversed(order)]  # major to minor
     for split in shape.layout.split_configs if of_part else ():
@@ -81,7 +94,7 @@ def _leaves(shape, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...
             yield from _leaves(part, (*index, i))
     else:
         size, part = _padded_bytes(shape), _padded_bytes(shape, of_part=True)
-        yield index, Leaf(size, shape.layout.memory_space, part)
+        yield index, Leaf(size, shape.layout.memory_space, part, _shape_text(shape))
 
 
 class Instruction:

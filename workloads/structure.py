@@ -292,7 +292,13 @@ class Structure:
                 loop_names=known.loop_names,
                 sliced_at=sliced_at,
                 sliced_from=self.numbers[known.sliced_from] if sliced_at >= 0 else -1,
+                shape=self._shape(place),
             )
+
+    def _shape(self, place: Place) -> str:
+        """Shape of the array that is defined at `place`."""
+        leaf = self.module.instructions[place[0]].leaves.get(place[1])
+        return leaf.shape if leaf is not None else ""
 
 
 def _loops(module: Module) -> dict[int, tuple[int, ...]]:
