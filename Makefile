@@ -3,7 +3,7 @@
 #
 #   make setup    create or update .venv
 #   make demo     the main job on a real program, results in out/demo
-#   make test     run the tests
+#   make test     run the tests and the notebooks
 #   make check    lint, formatting, docstrings and types, without changing anything
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table

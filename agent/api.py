@@ -64,8 +64,11 @@ class OptimizeResult:
 
         Returns the path. Raises: MallocGameError: it cannot be written.
         """
-        save_page(report.run_of(self.outcome), path, report.OPTION_FILES)
-        return pathlib.Path(path)
+        page = pathlib.Path(path)
+        report.check_directory(page.parent, "report")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        save_page(report.run_of(self.outcome), page, report.OPTION_FILES)
+        return page
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Write what `mallocgame optimize --out DIRECTORY` writes, all of it or nothing.
@@ -73,7 +76,7 @@ class OptimizeResult:
         Returns the directory. Raises: MallocGameError: it cannot be written.
         """
         path = pathlib.Path(directory)
-        report.check_directory(path)
+        report.check_directory(path, "save")
         report.write(self.outcome, path)
         return path
 

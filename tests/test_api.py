@@ -90,3 +90,14 @@ def test_the_mapping_belongs_to_the_problem_and_can_be_saved(result, tmp_path):
     directory = result.save(tmp_path / "new" / "out")
     loaded = malloc_game.load_problem(directory / "problem.json")
     malloc_game.load_assignment(directory / "assignment.json", loaded)
+
+
+@pytest.mark.requires_libtpu
+@pytest.mark.slow
+def test_the_report_is_one_page(result, tmp_path):
+    page = result.report(tmp_path / "new" / "page.html")
+    text = page.read_text()
+    assert f"{result.compiled_speedup:.3f}" in text and "fn on tpu7x" in " ".join(text.split())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(malloc_game.MallocGameError, match="not a directory"):
+        result.report(tmp_path / "file" / "page.html")

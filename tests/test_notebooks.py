@@ -1,4 +1,4 @@
-"""Notebooks as committed: run from top to bottom, small, clean. nbmake tests that they run."""
+"""Notebooks as committed: run from top to bottom, small, clean. That they run, nbmake tests."""
 
 from __future__ import annotations
 
