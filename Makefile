@@ -8,6 +8,7 @@
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
+#   make train    train the agent that ships anew, into agent/pretrained (it can be stopped, goes on)
 #   make suite    extract the suite's problems anew (hours; it can be stopped, and goes on)
 #   make report   the tables of docs/fidelity.md anew from docs/fidelity; needs no compiler
 #   make lock     resolve requirements.lock anew (needs uv)
@@ -25,7 +26,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: setup demo test check format bench fidelity suite report lock clean stale
+.PHONY: setup demo test check format bench fidelity train suite report lock clean stale
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -63,6 +64,14 @@ format: setup
 
 bench: setup
 	@$(BIN)/python -m agent.bench
+
+# The agent that ships was trained by this, with the config and the seed beside it. Run again after a
+# stop, it goes on from the last checkpoint in out/train.
+TRAIN_MINUTES ?= 36
+train: setup
+	$(BIN)/mallocgame train --config agent/pretrained/training.json --seed 0 \
+	  --minutes $(TRAIN_MINUTES) --out out/train $(if $(wildcard out/train/checkpoints/*),--resume)
+	cp out/train/agent.msgpack agent/pretrained/agent.msgpack
 
 # Pairs that exist already are left as they are; remove their files from workloads/data first, or
 # name a part: make suite PAIRS="decode lstm-v4"

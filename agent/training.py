@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import malloc_game
-from agent.buckets import Bucket, Task, make_buckets, spread
+from agent.buckets import Bucket, Task, make_buckets, relaxation_plays, spread
 from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
 from agent.inference import Model, outlooks_for
@@ -102,13 +102,23 @@ _init_train_state = functools.partial(jax.jit, static_argnames="config")(init_tr
 _init_replay = functools.partial(jax.jit, static_argnames="config")(init_stream_replay)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _greedy(programs: malloc_game.Program) -> tuple[chex.Array, chex.Array]:
     def one(program):
         state, actions = malloc_game.greedy(program)
         return state.latency, actions
 
     return jax.lax.map(one, programs, batch_size=_GREEDY_BATCH)
+
+
+@jax.jit
+def _round(programs: malloc_game.Program, relaxed: chex.Array) -> tuple[chex.Array, chex.Array]:
+    def one(row):
+        states, actions = relaxation_plays(*row)
+        best = jnp.argmin(states.latency)
+        return states.latency[best], actions[best]
+
+    return jax.lax.map(one, (programs, relaxed), batch_size=_GREEDY_BATCH)
 
 
 _follow = jax.jit(jax.vmap(follow_wanted))
@@ -191,10 +201,12 @@ class Trainer:
         )
 
     def seed_games(self) -> None:
-        """Makes the games of greedy and of the references the best known so far."""
+        """Makes the games of greedy, relaxations and references the best known so far."""
         for group in self._groups:
             programs = jax.tree.map(jnp.asarray, group.bucket.programs)
             self._note(group, *_greedy(programs))
+            if group.bucket.relaxed is not None:
+                self._note(group, *_round(programs, jnp.asarray(group.bucket.relaxed)))
             wanted = np.zeros(group.best_actions.shape, bool)
             for row, task in enumerate(group.bucket.tasks):
                 if task.wanted is not None:

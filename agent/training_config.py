@@ -128,8 +128,8 @@ class TrainingConfig:
     agent: of its parts `replay` and the perturbations of `self_play` are the planner's alone.
       `imitate_best` lets a fraction of the games of every batch play the best game known of their
       program again, with its moves as policy targets (self-imitation).
-    seed_games: the best games are at first those of greedy and of the reference mapping that a
-      file has; otherwise the agent has only its own.
+    seed_games: the best games are at first those of greedy, of the linear relaxation (with hints)
+      and of the reference mapping that a file has; otherwise the agent has only its own.
     return_fraction: of the games of every batch, which play the best game known of their program up
       to a random move and are free from there. Free games rarely come to where it is good.
     max_decisions: longer programs are left out.

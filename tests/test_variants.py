@@ -1,6 +1,7 @@
 """Problems made of others to learn from."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_programs_of_different_targets_are_not_put_together():
 @pytest.mark.parametrize("field", ["count", "most_programs", "capacity_factor"])
 def test_bad_variants_are_named(field):
     with pytest.raises(ConfigError, match=field):
-        TrainingConfig.from_json('{"variants": {"%s": -1}}' % field)
+        TrainingConfig.from_json(json.dumps({"variants": {field: -1}}))
 
 
 def test_no_variants_by_default():

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
-from agent.buckets import relaxed_choices
+from agent.buckets import relaxation_plays, relaxed_choices
 from agent.config import AgentConfig, SelfPlayConfig
 from agent.planning import Planner
 from agent.weights import Agent, load_agent
-from malloc_game.baselines import NUM_GREEDY_PLAYS
 
 AGENT_FILE = pathlib.Path(__file__).parent / "agent.msgpack"
 TRAINING_FILE = pathlib.Path(__file__).parent / "training.json"
@@ -63,14 +62,7 @@ def first_games(
     """The best few plays, actions int32[D], of greedy and of the relaxation by thresholds.
 
     relaxed: float32[D], see `buckets.relaxed_choices`."""
-    thresholds = jnp.linspace(0.0, 0.98, NUM_GREEDY_PLAYS // 2)
-    admitted = jnp.nan_to_num(jnp.asarray(relaxed)) > thresholds[:, None]
-    # Half of them take all that the relaxation does, half only what saves cycles when it is asked.
-    only_gains = jnp.arange(NUM_GREEDY_PLAYS) >= NUM_GREEDY_PLAYS // 2
-    plays = [
-        malloc_game.greedy_plays(program),
-        malloc_game.admitting_plays(program, jnp.concatenate([admitted, admitted]), only_gains),
-    ]
+    plays = [malloc_game.greedy_plays(program), relaxation_plays(program, jnp.asarray(relaxed))]
     cycles = np.concatenate([np.asarray(states.latency) for states, _ in plays])
     actions = np.concatenate([np.asarray(actions) for _, actions in plays])
     return [actions[i] for i in np.argsort(cycles, kind="stable")[:count]]

@@ -1,0 +1,64 @@
+"""The agent that ships: there, small, of its config, and of use on programs it has never seen."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import malloc_game as mg
+from agent.pretrained import AGENT_FILE, TRAINING_FILE, load_pretrained, make_planner
+from agent.pretrained import planning_config as config_for_planning
+from agent.solver import agent
+from agent.train import init_train_state
+from agent.training_config import TrainingConfig
+from agent.zero_shot import zero_shot
+from workloads.suite_data import pairs
+
+
+def test_the_agent_is_of_the_config_beside_it():
+    config, params = load_pretrained()
+    assert config == TrainingConfig.from_json(TRAINING_FILE.read_text()).agent
+    assert AGENT_FILE.stat().st_size < 10 << 20
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_zero_shot_play_of_a_test_program_beats_an_untrained_network():
+    (pair,) = [p for p in pairs() if p.name == "moe-tpu7x"]
+    problem, _ = pair.load()
+    config, params = load_pretrained()
+    untrained = init_train_state(config, jax.random.key(0)).params
+    _, cycles = zero_shot(problem, (config, params), num_simulations=8)
+    _, without = zero_shot(problem, (config, untrained), num_simulations=8)
+    assert cycles < without
+    assert cycles < pair.all_default
+
+
+def test_planning_keeps_the_networks_and_the_units_of_the_trained_agent():
+    trained, _ = load_pretrained()
+    planning = config_for_planning(trained)
+    assert planning.network == dataclasses.replace(trained.network, dtype="float32")
+    for name in ("discount", "td_steps", "reward_unit", "return_scale"):
+        assert getattr(planning.train, name) == getattr(trained.train, name)
+
+
+def test_a_planner_knows_the_mappings_that_it_is_given():
+    problem = mg.random_problem(11, 24)
+    program = mg.encode(problem)
+    state, actions = mg.greedy(program)
+    known = mg.to_assignment(problem, state)
+    planner = make_planner(problem, known=(known,))
+    assert planner.best_latency_cycles <= int(state.latency)
+    assert int(mg.replay(program, jnp.asarray(planner.best_actions)).latency) == (
+        planner.best_latency_cycles
+    )
+
+
+def test_the_agent_as_a_solver_gives_a_valid_mapping_and_says_when_it_was_found():
+    problem = mg.random_problem(11, 24)
+    result = agent(problem, 60.0, max_iterations=1)
+    assert mg.check(problem, result.assignment) == []
+    assert mg.latency(problem, result.assignment).cycles == pytest.approx(result.latency_cycles)
+    assert result.latency_cycles <= int(mg.greedy(mg.encode(problem))[0].latency)
+    assert result.stats["improvements"] and result.stats["found_by"]
