@@ -45,7 +45,7 @@ def disagreement(config: AgentConfig, model: Model, actions: chex.Array) -> chex
         return step(program, state, action[None]), surprise
 
     start = jax.tree.map(lambda x: x[None], malloc_game.init(program))
-    _, surprise = jax.lax.scan(move, start, actions)
+    surprise: chex.Array = jax.lax.scan(move, start, actions)[1]
     exists = jnp.arange(program.max_decisions) < program.num_decisions
     return jnp.where(exists, jnp.maximum(surprise, _SMALLEST_WEIGHT), 0.0)
 
