@@ -93,7 +93,7 @@ def relaxation_plays(program: Program, relaxed: chex.Array) -> tuple:
     saves cycles when it is asked."""
     number = NUM_GREEDY_PLAYS
     thresholds = jnp.tile(jnp.linspace(0.0, 0.98, number // 2), 2)
-    admitted = jnp.nan_to_num(relaxed) > thresholds[:, None]
+    admitted = jnp.nan_to_num(relaxed)[None] > thresholds[:, None]
     return malloc_game.admitting_plays(program, admitted, jnp.arange(number) >= number // 2)
 
 

@@ -72,8 +72,8 @@ def outlook_for(
 
 def outlooks_for(
     config: AgentConfig, programs: malloc_game.Program, relaxed: chex.Array | None
-) -> Outlook | None:
-    """Outlooks of programs [P]; relaxed: float32[P, D]."""
+) -> chex.ArrayTree:
+    """Outlooks of programs [P], None where `config` has no use for them; relaxed: float32[P, D]."""
 
     # One after the other: an outlook looks at all pairs of decisions.
     def one(row: tuple) -> Outlook | None:

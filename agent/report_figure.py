@@ -87,11 +87,16 @@ def _figure(run: Run) -> Any:
 
 
 def _title(run: Run) -> str:
-    title = f"{run.result['program']} on {run.result['target']}"
+    title = _drawable(f"{run.result['program']} on {run.result['target']}")
     head = summary.headline(run)
     if head.tone == "good":
         title += f": {head.number} {head.text}, compiled"
     return title
+
+
+def _drawable(name: str) -> str:
+    """A name without what a font cannot draw: controls, halves of characters."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _latency(run: Run, one: Map) -> str:
@@ -153,7 +158,7 @@ def _draw_names(axes: Any, problem: mg.Problem, one: Map, boxes: tuple[np.ndarra
     unit, _ = _unit(problem.target.alternate_memory_bytes)
     height = (high - low) / (problem.target.alternate_memory_bytes / unit) * _SIZE[1] * 72 * 0.58
     for i in np.argsort(-width * height, kind="stable")[:_MAX_LABELS].tolist():
-        name = problem.values[one.assignment.chunks[i].value].name
+        name = _drawable(problem.values[one.assignment.chunks[i].value].name)
         if height[i] >= 8 and width[i] >= 3.8 * len(name):
             text = axes.text((start[i] + end[i]) / 2, (low[i] + high[i]) / 2, name, ha="center",
                              va="center", fontsize=6.5, color="#10151a", clip_on=True,

@@ -44,7 +44,7 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_file("report.html.j2"))
     safe = jinja2.utils.markupsafe.Markup
-    return template.render(
+    page = template.render(
         result=run.result,
         version=mg.__version__,
         compiled=run.result["compiled_speedup"] is not None,
@@ -68,6 +68,7 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
         plotly=safe(plotly),
         script=safe(script),
     )
+    return page.encode(errors="replace").decode()  # JSON may hold halves of characters
 
 
 def _tables(found: list[Change]) -> list[tuple[str, list[Change], int, str]]:

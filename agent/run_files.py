@@ -123,6 +123,9 @@ def _check_result(content: Any, where: str) -> None:
         for name in ("predicted", "compiled"):
             _check(pair.get(name), _OPTIONAL, f"{where}: latency_cycles.{source}.{name}")
             pair.setdefault(name, None)
+    for source in ("best", "all_default"):  # these are always predicted
+        predicted = latencies[source]["predicted"]
+        _check(predicted, _NUMBER, f"{where}: latency_cycles.{source}.predicted")
     for message in content["best_not_honoured"]:
         _check(message, (str,), f"{where}: best_not_honoured")
     for option in content["compiler_options"].values():

@@ -74,7 +74,7 @@ def _chain(problems: Sequence[Problem]) -> Problem:
             dataclasses.replace(
                 v,
                 name=f"{v.name}.{number}",
-                start=0 if v.is_parameter else v.start + times,
+                start=0 if _is_there_before(v) else v.start + times,
                 end=v.end + times,
                 copied_at=-1 if v.copied_at == -1 else v.copied_at + times,
                 copied_from=-1 if v.copied_from == -1 else v.copied_from + first,
@@ -90,6 +90,11 @@ def _chain(problems: Sequence[Problem]) -> Problem:
         cost_tables=tuple(tables),
         exclusions=tuple(exclusions),
     )
+
+
+def _is_there_before(value: Value) -> bool:
+    """Whether a chunk of it may begin before its program does: a parameter, or a copy of one."""
+    return value.is_parameter or (value.copied_at != -1 and value.start == 0)
 
 
 def _vary(problem: Problem, config: VariantsConfig, rng: np.random.Generator, name: str) -> Problem:

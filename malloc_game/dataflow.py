@@ -90,7 +90,8 @@ class Flow:
         self.chunks = [c for c in assignment.chunks if c.value == value]
         self.copies = [c for c in assignment.copies if c.value == value]
         cuts = {0, self.value.size_bytes}
-        for part in (*self.chunks, *self.copies):
+        parts: list[Chunk | Copy] = [*self.chunks, *self.copies]
+        for part in parts:
             cuts |= set(self._span(part))
         # Asynchronous slices read it; they follow its own copies.
         self.num_own = len(self.copies)

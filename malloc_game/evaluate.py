@@ -74,23 +74,26 @@ def profile(problem: Problem, assignment: Assignment) -> Profile:
     started = np.zeros(times + 1)
     for copy in assignment.copies:
         started[copy.start] += copy.size
-    cycles, waited, queued = np.zeros(times + 1), np.zeros(times + 1), np.zeros(times + 1)
-    for t, cycles[t] in enumerate(_run(problem, assignment, timeline)):
+    cycles, moved, waited, queued = (np.zeros(times + 1) for _ in range(4))
+    for t, (cycles[t], moved[t]) in enumerate(_run(problem, assignment, timeline)):
         waited[t] = timeline.waited
         queued[t] = sum(timeline.reads.values()) + sum(timeline.writes.values())
-    trips = np.array([i.trip_count for i in problem.instructions], float)
-    moved = [problem.default_bytes(t, mask) for t, mask in enumerate(assignment.masks)]
     return Profile(
         cycles=cycles[:-1],
         wait_cycles=np.diff(waited, prepend=0.0),
-        default_bytes=trips * moved,
+        default_bytes=moved[:-1],
         copied_bytes=np.maximum(np.concatenate([[0.0], queued[:-1]]) + started - queued, 0.0),
         write_back_cycles=float(_write_back_cycles(problem, assignment)),
     )
 
 
-def _run(problem: Problem, assignment: Assignment, timeline: Timeline) -> Iterator[float]:
-    """Simulate a run; yields the cycles of each instruction after it, and 0 at the end."""
+def _run(
+    problem: Problem, assignment: Assignment, timeline: Timeline
+) -> Iterator[tuple[float, float]]:
+    """Simulate a run; yields what each instruction took, after it, and zeros at the end.
+
+    Of all its executions: cycles, and bytes to and from default memory.
+    """
     events = _copy_events(assignment)
     prefetched = _prefetched(problem, assignment)
     copies = {v.copied_at for v in problem.values}
@@ -103,12 +106,13 @@ def _run(problem: Problem, assignment: Assignment, timeline: Timeline) -> Iterat
         if t in copies:
             cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
         if t in gone:
-            cycles = 0.0
-        else:
-            timeline.run(cycles, problem.default_bytes(t, mask), instruction.trip_count)
-        yield cycles * instruction.trip_count
+            yield 0.0, 0.0
+            continue
+        moved = problem.default_bytes(t, mask)
+        timeline.run(cycles, moved, instruction.trip_count)
+        yield cycles * instruction.trip_count, moved * instruction.trip_count
     _play(timeline, events.get(len(problem.instructions), ()))
-    yield 0.0
+    yield 0.0, 0.0
 
 
 def _write_back_cycles(problem: Problem, assignment: Assignment) -> int:

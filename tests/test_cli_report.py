@@ -142,6 +142,10 @@ def test_a_missing_or_damaged_file_is_one_line_that_names_it(name, damage, direc
         ({"seed": "one"}, "seed is 'one'; need int"),
         ({"compiled_speedup": -1.0}, "compiled_speedup is '-1.0'"),
         ({"latency_cycles": {}}, "latency_cycles has no 'best'"),
+        (
+            {"latency_cycles": dict.fromkeys(("best", "all_default", "xla_default", "agent"), {})},
+            "latency_cycles.best.predicted is 'None'; need int or float",
+        ),
         ({"best_source": "nobody"}, "latency_cycles has no 'nobody'"),
         ({"best_not_honoured": [3]}, "best_not_honoured is '3'"),
         ({"compiler_options": {"a": 1}}, "compiler_options is '1'"),

@@ -60,6 +60,12 @@ def test_bitcasts_and_tuples_share_the_value_of_what_they_name(chain):
     assert {n for n, v in values.items() if v.is_live_out} == {"a", "c"}
 
 
+def test_values_have_the_shape_of_what_defines_them(chain):
+    assert {n: v.shape for n, v in by_name(chain).items()} == {
+        "p": "f32[1024,1024]", "q": "f32[1024,1024]", "a": "f32[1024,1024]", "c": "f32[1048576]",
+    }  # fmt: skip
+
+
 def test_a_problem_says_what_stands_in_for_the_compiler(chain):
     found = chain.provenance
     assert found["costs"]["roofline"] == 2 and found["costs"]["estimated_cycles"] == 0

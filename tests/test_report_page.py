@@ -19,7 +19,8 @@ from agent import report_summary as summary
 from agent.api import OptimizeResult
 from agent.outcome import Candidate, Outcome
 from agent.report_data import changes, make_map, maps_of, page_data
-from agent.report_page import to_html
+from agent.report_figure import save_figure
+from agent.report_page import save_page, to_html
 from tests.run_for_tests import layers, make_run, weights_only
 from tests.toy import KIB, toy
 
@@ -208,6 +209,17 @@ def test_programs_that_take_no_time_make_a_page():
                    best_source="xla_default", compiled=False)  # fmt: skip
     page = _Page(to_html(run, {}))
     assert page.data["maps"][0]["start"] == [0, 0] and "nan" not in page.text.lower()
+
+
+def test_names_that_are_no_unicode_make_a_page_and_a_figure(small, tmp_path):
+    problem, everything = layers(4, name="half \ud800, bell \a, dollars $x^$")
+    run = make_run(problem, everything, weights_only(problem, everything))
+    save_page(run, tmp_path / "page.html", {})
+    page = _Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "half ?, bell" in page.text
+    assert page.data["instructions"]["name"][0] == "half \ud800, bell \a, dollars $x^$.0"
+    pytest.importorskip("matplotlib")
+    save_figure(run, tmp_path / "figure.png")
 
 
 # --- safety and size ----------------------------------------------------------------------------
