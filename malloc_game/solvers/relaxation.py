@@ -25,6 +25,7 @@ import itertools
 
 import numpy as np
 
+from malloc_game import dataflow
 from malloc_game.problem import MAX_PRICED_POSITIONS, Problem
 from malloc_game.solvers.linear import LinearProgram
 
@@ -59,17 +60,12 @@ def relax(problem: Problem, *, expressible: bool, time_limit: float = np.inf) ->
 def copied_at(problem: Problem, value: int) -> int:
     """The plain copy that defines a value and that a prefetch may replace, -1 for none.
 
-    As `physical` sees it: `Value.copied_at` names only those that the game plays. A plain slice
+    As `dataflow` sees it: `Value.copied_at` names only those that the game plays. A plain slice
     that an asynchronous one may replace counts, too: that brings the value as a prefetch does.
     """
     if problem.values[value].sliced_at >= 0:
         return problem.values[value].sliced_at
-    first = next(iter(problem.positions_of_value[value]), None)
-    if first is not None and problem.values[value].copied_at < 0:
-        instruction = problem.instructions[first[0]]
-        if instruction.opcode == "copy" and len(instruction.positions) == 1:
-            return first[0]
-    return problem.values[value].copied_at
+    return dataflow.copied_at(problem, value)
 
 
 class _Builder:
