@@ -17,11 +17,12 @@ def agent(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """Plan with the agent that ships until the time is up; see `pretrained.make_planner`.
 
     stats: "games" played, "found_by" (see `Planner.best_source`)."""
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     planner = make_planner(problem, seed)
     program = malloc_game.encode(problem)
 

@@ -104,6 +104,26 @@ def test_a_run_becomes_a_row_with_its_mapping(toy_file, tmp_path):
     assert load(out).runs == (row,)
 
 
+def test_what_one_solver_has_proven_ends_the_runs_of_the_others(toy_file, tmp_path):
+    goals = {}
+
+    def solver(name, bound):
+        def solve(problem, seconds, seed, goal, **options):
+            goals[name] = goal
+            result = with_values(1)(problem, seconds, seed)
+            return dataclasses.replace(result, bound=bound)
+
+        return solve
+
+    case = Case.of_file(toy_file)
+    first = {"a": solver("a", None), "cpsat": solver("cpsat", 27.0)}
+    rows = run([case], first, 3.0, [7], tmp_path / "out")
+    assert [(r.solver, r.is_optimal) for r in rows] == [("a", True), ("cpsat", True)]
+    assert goals == {"cpsat": rows[0].bound, "a": 27.0}  # the prover went first
+    run([case], {"b": solver("b", None)}, 3.0, [7], tmp_path / "out")
+    assert goals["b"] == 27.0  # from what is on record
+
+
 def test_what_is_there_is_not_run_again_and_what_differs_is(toy_file, tmp_path):
     out, solver = tmp_path / "out", with_values(1)
     case = Case.of_file(toy_file)
@@ -588,7 +608,7 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch, suite_case, tmp_pa
 
 
 def test_of_several_compiled_seeds_the_one_predicted_fastest_counts(compiler, suite_case, tmp_path):
-    def x_or_y(problem, seconds, seed):
+    def x_or_y(problem, seconds, seed, **options):
         return with_values(seed)(problem, seconds, seed)
 
     out = tmp_path / "out"

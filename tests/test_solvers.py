@@ -83,6 +83,14 @@ def test_only_better_and_valid_mappings_are_kept():
     assert search.result().assignment is default
 
 
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "greedy"])
+def test_a_run_that_reached_what_is_proven_to_be_the_least_ends(name):
+    found = solve(name, _PROBLEM, 60.0, max_iterations=2).latency_cycles
+    there = solve(name, _PROBLEM, 60.0, max_iterations=1_000_000, goal=found)
+    assert there.latency_cycles <= found * (1 + 1e-6)
+    assert there.stats["iterations"] < 1_000  # of a million
+
+
 def test_rounds_are_counted_or_timed():
     search = Search(_PROBLEM, 0.0, max_iterations=3)
     assert [search.next_round() for _ in range(5)] == [True, True, True, False, False]

@@ -15,10 +15,10 @@ from typing import Any
 
 from malloc_game.problem import Problem
 from malloc_game.solvers.bound import Bound, best_entries, lower_bound
-from malloc_game.solvers.result import Progress, Result, SolverError
+from malloc_game.solvers.result import Progress, Result, SolverError, is_optimal
 
-# (problem, seconds, seed; by keyword: max_iterations, progress) -> result. With `max_iterations`
-# the same seed gives the same mapping on any machine.
+# (problem, seconds, seed; by keyword: max_iterations, progress, goal) -> result. With
+# `max_iterations` the same seed gives the same mapping on any machine. goal: see `result.Search`.
 Solver = Callable[..., Result]
 
 # By name: the module and the function in it.
@@ -58,7 +58,8 @@ def solve(name: str, problem: Problem, seconds: float, seed: int = 0, **options:
     """Run the solver `name` for about `seconds`; it returns the best mapping that it found.
 
     options: `max_iterations` (rounds, in place of seconds), `progress` (called with seconds and
-    cycles at every improvement), and the solver's own.
+    cycles at every improvement), `goal` (cycles that are proven to be the least: a run that is
+    there ends), and the solver's own.
 
     Raises:
       SolverError: as `get_solver`.
@@ -75,6 +76,7 @@ __all__ = [
     "SolverError",
     "best_entries",
     "get_solver",
+    "is_optimal",
     "lower_bound",
     "solve",
 ]

@@ -104,12 +104,13 @@ def beam(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """Beams of growing width while there is time to compile; then with prices disturbed at random.
 
     Begins with greedy. stats: "width", the largest beam in states.
     """
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     program = mg.encode(problem)
     search.offer(to_assignment(problem, program, greedy_actions(program), "greedy"))
     about = asked(problem, program)

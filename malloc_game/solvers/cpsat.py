@@ -26,6 +26,7 @@ def cpsat(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
     window: int | None = None,
     start: Assignment | None = None,
 ) -> Result:
@@ -38,7 +39,7 @@ def cpsat(
     stats: "status" (OPTIMAL: of all that the game's rules allow), "is_exact" (the whole could be
     tried), "stretches".
     """
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     hint = greedy_assignment(problem) if start is None else start
     search.offer(hint)
     relaxed = lower_bound(problem, expressible=True, time_limit=max(1.0, search.remaining / 4))

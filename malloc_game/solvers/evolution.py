@@ -40,9 +40,10 @@ def evolution(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """Evolve from greedy's game until the time is up. stats: "plays" of the game."""
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     program = mg.encode(problem)
     greedy = greedy_actions(program)
     search.offer(to_assignment(problem, program, greedy, "greedy"))

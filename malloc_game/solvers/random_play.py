@@ -43,9 +43,10 @@ def random_play(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """The best of random legal games, batch after batch. stats: "plays" of the game."""
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     search.offer(mg.all_default(problem))
     program = mg.encode(problem)
     key = jax.random.key(seed)
@@ -65,10 +66,11 @@ def greedy(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """Greedy by benefit (`mg.greedy`): one batch of plays, whatever time there is."""
     del seed
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     program = mg.encode(problem)
     search.offer(to_assignment(problem, program, greedy_actions(program), "greedy"))
     return search.result()

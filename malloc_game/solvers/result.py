@@ -17,6 +17,15 @@ from malloc_game.problem import Problem
 Progress = Callable[[float, float], None]
 
 
+# A latency within this share of a proven bound is optimal.
+OPTIMAL = 1e-6
+
+
+def is_optimal(cycles: float, bound: float) -> bool:
+    """Whether `cycles` are as few as `bound` allows, but for rounding."""
+    return cycles <= bound * (1 + OPTIMAL)
+
+
 class SolverError(MallocGameError):
     """A solver cannot run: an unknown name, or an extra that is not installed."""
 
@@ -36,7 +45,8 @@ class Search:
     """One run of a solver: the clock, and the best mapping so far.
 
     It ends `seconds` after it was made, or after `max_iterations` rounds if that is given, with
-    which the result does not depend on the machine's speed.
+    which the result does not depend on the machine's speed. goal: cycles below which nothing is
+    known to be possible; a mapping that is there (see `OPTIMAL`) ends the run as well.
     """
 
     def __init__(
@@ -45,9 +55,11 @@ class Search:
         seconds: float,
         max_iterations: int | None = None,
         progress: Progress | None = None,
+        goal: float | None = None,
     ):
         self.problem, self.limit, self.max_iterations = problem, seconds, max_iterations
         self.progress = progress
+        self.goal = float("-inf") if goal is None else goal
         self.begin = time.perf_counter()
         self.iterations = 0
         self.longest = 0.0  # seconds of the longest round after the first, which may compile
@@ -82,6 +94,7 @@ class Search:
             goes_on = self.iterations < self.max_iterations
         else:
             goes_on = self.elapsed + self.longest < self.limit
+        goes_on &= not is_optimal(self.best_cycles, self.goal)
         self._round_began = now
         self.iterations += goes_on
         return goes_on

@@ -42,13 +42,14 @@ def rounding(
     *,
     max_iterations: int | None = None,
     progress: Progress | None = None,
+    goal: float | None = None,
 ) -> Result:
     """The best of plays that want what the relaxation wants, by thresholds and at random.
 
     The first batch has a threshold each; later ones draw every decision with its fraction,
     sharpened or flattened. Begins with greedy.
     """
-    search = Search(problem, seconds, max_iterations, progress)
+    search = Search(problem, seconds, max_iterations, progress, goal)
     program = mg.encode(problem)
     search.offer(to_assignment(problem, program, greedy_actions(program), "greedy"))
     time_limit = np.inf if max_iterations is not None else max(1.0, search.remaining / 2)

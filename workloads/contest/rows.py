@@ -15,8 +15,6 @@ import malloc_game as mg
 from malloc_game import MallocGameError
 from malloc_game.fileio import from_json
 
-# A mapping is called optimal within this share of a proven bound, which is given some slack itself.
-OPTIMAL = 1e-6
 # No gap is closed where less than this share of XLA's default latency is to be won.
 _NO_GAP = 1e-9
 _PACKAGES = ("jax", "numpy", "scipy", "ortools", "evosax")
