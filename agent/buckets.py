@@ -20,7 +20,6 @@ import numpy as np
 import malloc_game
 from agent.config import ConfigError
 from malloc_game import Problem, Program
-from malloc_game.baselines import NUM_GREEDY_PLAYS
 from malloc_game.decisions import list_decisions
 from malloc_game.solvers.bound import lower_bound
 from malloc_game.solvers.rounding import fractions
@@ -83,18 +82,6 @@ def relaxed_choices(problem: Problem, program: Program, seconds: float = np.inf)
     found = fractions(problem, program, bound)
     unknown = np.full(program.max_decisions, np.nan)
     return np.asarray(unknown if found is None else found, np.float32)
-
-
-def relaxation_plays(program: Program, relaxed: chex.Array) -> tuple:
-    """Plays of what the linear relaxation has in alternate memory, by thresholds.
-
-    relaxed: float32[D]. Returns final states [N] and actions, int32[N, D], as many as greedy has,
-    so that both are one trace. Half of the plays take all that the relaxation does, half only what
-    saves cycles when it is asked."""
-    number = NUM_GREEDY_PLAYS
-    thresholds = jnp.tile(jnp.linspace(0.0, 0.98, number // 2), 2)
-    admitted = jnp.nan_to_num(relaxed)[None] > thresholds[:, None]
-    return malloc_game.admitting_plays(program, admitted, jnp.arange(number) >= number // 2)
 
 
 def make_task(

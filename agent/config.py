@@ -59,10 +59,13 @@ class NetworkConfig:
     features: what the networks see: "game", the game's own observation, "outlook", that and where
     the decision stands among all others of its program, or "hints", both and what greedy and the
     linear relaxation would do (see `features`).
+    hint_weight: added to the root's logit of what the best simple play does, with hints only. The
+    networks learn where to differ from it.
     dtype: "float32" or "bfloat16", of activations; parameters and outputs are float32 always.
     """
 
     features: str = "game"
+    hint_weight: float = 0.0
     dtype: str = "float32"
     hidden_size: int = 128
     representation_blocks: int = 1
@@ -75,6 +78,7 @@ class NetworkConfig:
         check(
             self,
             features=one_of("game", "outlook", "hints"),
+            hint_weight=at_least(0),
             dtype=one_of("float32", "bfloat16"),
             hidden_size=at_least(8),
             representation_blocks=at_least(0),
@@ -83,6 +87,10 @@ class NetworkConfig:
             value_bound=above(0),
             reward_bound=above(0),
         )
+        if self.hint_weight > 0 and self.features != "hints":
+            raise ConfigError(
+                f"NetworkConfig.hint_weight: {self.hint_weight!r} given; need 0 without hints"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

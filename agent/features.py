@@ -8,8 +8,8 @@ be worked out before the game, from the program alone:
   fragments and copies were free: a fractional knapsack of gains in capacity x time;
 * for each decision, how large its gain is in that unit, and how much memory those want that overlap
   it in time and gain more per byte and time than it does (its rivals);
-* hints, if asked for: what greedy chooses, in its best play and on average over its best few, and
-  what the linear relaxation of the whole does.
+* hints, if asked for: what simple plays choose (greedy's, and those of the linear relaxation of
+  the whole), in the best play and on average over the best few, and what the relaxation does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 
 import malloc_game
+from malloc_game.baselines import NUM_GREEDY_PLAYS
 
 _AHEAD = 8  # decisions to come whose columns are seen as well
 _NUM_COLUMNS = 6
 OUTLOOK_SIZE = 5 + (1 + _AHEAD) * _NUM_COLUMNS
-_GOOD_PLAYS = 8  # of greedy's, whose choices are averaged
+_GOOD_PLAYS = 8  # whose choices are averaged
 HINT_SIZE = 1 + (1 + _AHEAD) * 3
 _SMALLEST_STAKE = 1e-3  # of the default latency: less than that is not worth a scale of its own
 
@@ -41,9 +42,9 @@ class Outlook:
 class Hint:
     """What simpler ways of solving the whole make of a program."""
 
-    saved: chex.Array  # float32[], share of the default latency that greedy's best play saves
-    # float32[D, 3], how much of each decision is in alternate memory: in greedy's best play, in the
-    # mean of its best few, in the linear relaxation.
+    saved: chex.Array  # float32[], share of the default latency that the best simple play saves
+    # float32[D, 3], how much of each decision is in alternate memory: in the best simple play, in
+    # the mean of the best few, in the linear relaxation.
     choices: chex.Array
 
 
@@ -65,6 +66,44 @@ def make_hint(
     relaxed = mean if relaxed is None else jnp.where(jnp.isnan(relaxed), mean, relaxed)
     choices = jnp.stack([in_alternate[0], mean, relaxed], axis=1)
     return Hint(saved=1.0 - latency[order[0]] / default, choices=choices * exists[:, None])
+
+
+def relaxation_plays(
+    program: malloc_game.Program, relaxed: chex.Array
+) -> tuple[malloc_game.GameState, chex.Array]:
+    """Plays of what the linear relaxation has in alternate memory, by thresholds.
+
+    relaxed: float32[D], NaN counts as 0. Returns final states [N] and actions, int32[N, D], as many
+    as greedy has, so that both are one trace. Half of the plays take all that the relaxation does,
+    half only what saves cycles when it is asked."""
+    number = NUM_GREEDY_PLAYS
+    thresholds = jnp.tile(jnp.linspace(0.0, 0.98, number // 2), 2)
+    admitted = jnp.nan_to_num(relaxed)[None] > thresholds[:, None]
+    return malloc_game.admitting_plays(program, admitted, jnp.arange(number) >= number // 2)
+
+
+def simple_plays(
+    program: malloc_game.Program, relaxed: chex.Array | None = None
+) -> tuple[chex.Array, chex.Array]:
+    """Greedy's plays, and those of the relaxation if there is one: latencies int32[N] in cycles and
+    actions int32[N, D].
+
+    relaxed: float32[D], see `relaxation_plays`."""
+    states, actions = malloc_game.greedy_plays(program)
+    if relaxed is None:
+        return states.latency, actions
+    more, more_actions = relaxation_plays(program, relaxed)
+    return (
+        jnp.concatenate([states.latency, more.latency]),
+        jnp.concatenate([actions, more_actions]),
+    )
+
+
+def is_hinted(observation: chex.Array) -> chex.Array:
+    """Whether the best simple play has the decision at hand in alternate memory: 0 or 1, [B].
+
+    observation: float32[B, O], with hints."""
+    return observation[:, 1 - HINT_SIZE]
 
 
 def make_outlook(program: malloc_game.Program) -> Outlook:

@@ -20,6 +20,7 @@ from agent.features import (
     make_hint,
     make_outlook,
     outlook_features,
+    simple_plays,
 )
 from agent.networks import make_network
 from agent.types import NetworkOutput
@@ -66,8 +67,8 @@ def outlook_for(
     outlook = _make_outlook(program)
     if features != "hints":
         return outlook
-    states, actions = malloc_game.greedy_plays(program)
-    return outlook.replace(hint=_make_hint(program, states.latency, actions, relaxed))
+    latency, actions = simple_plays(program, relaxed)
+    return outlook.replace(hint=_make_hint(program, latency, actions, relaxed))
 
 
 def outlooks_for(

@@ -9,7 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+import malloc_game
 from agent.config import NetworkConfig
+from agent.features import is_hinted
 from agent.types import NetworkOutput
 
 
@@ -71,7 +73,17 @@ class MuZeroNetwork(nn.Module):
         for block in self.representation:
             hidden = block(hidden)
         no_reward = jnp.zeros((observation.shape[0], self.config.num_bins), jnp.float32)
-        return self._predict(_scale_latent(hidden.astype(jnp.float32)), no_reward)
+        output = self._predict(_scale_latent(hidden.astype(jnp.float32)), no_reward)
+        if self.config.hint_weight == 0:
+            return output
+        hinted = self.config.hint_weight * self._hinted_actions(observation)
+        return output.replace(policy_logits=output.policy_logits + hinted)
+
+    def _hinted_actions(self, observation: chex.Array) -> chex.Array:
+        """1 for what the best simple play does, in whichever legal way: float32[B, A]."""
+        inside = is_hinted(observation)[:, None]
+        is_drop = jnp.arange(self.num_actions) == malloc_game.DROP
+        return jnp.where(is_drop, 1.0 - inside, inside)
 
     def recurrent(self, hidden: chex.Array, action: chex.Array) -> NetworkOutput:
         """Latent float32[B, H], action int32[B] -> the next latent state and its predictions."""

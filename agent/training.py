@@ -21,9 +21,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import malloc_game
-from agent.buckets import Bucket, Task, make_buckets, relaxation_plays, spread
+from agent.buckets import Bucket, Task, make_buckets, spread
 from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
+from agent.features import relaxation_plays
 from agent.inference import Model, outlooks_for
 from agent.learning import GAMES, add_moves, init_stream_replay, learn_from_stream, make_mesh
 from agent.self_play import FREE, RANDOM

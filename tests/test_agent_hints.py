@@ -5,13 +5,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import malloc_game as mg
 from agent.buckets import make_buckets, make_task, relaxed_choices
-from agent.config import AgentConfig, NetworkConfig
-from agent.features import HINT_SIZE, OUTLOOK_SIZE, make_hint, outlook_features
+from agent.config import AgentConfig, ConfigError, NetworkConfig
+from agent.features import HINT_SIZE, OUTLOOK_SIZE, make_hint, outlook_features, simple_plays
 from agent.inference import observation_size, outlook_for
 from agent.pretrained import first_games
+from agent.train import init_train_state
+from agent.zero_shot import zero_shot
 from malloc_game.baselines import NUM_GREEDY_PLAYS
 
 HINTS = AgentConfig(network=NetworkConfig(features="hints"))
@@ -83,3 +86,36 @@ def test_admitting_plays_take_what_is_admitted_and_nothing_else():
     assert (actions[0] == mg.DROP).all()
     assert int(states.latency[0]) == int(program.default_cycles)
     assert (actions[1] != mg.DROP).any()
+
+
+def test_the_relaxations_plays_are_hinted_at_where_they_are_better():
+    program = mg.encode(mg.random_problem(5, 30))
+    greedy, _ = mg.greedy(program)
+    everything = jnp.ones(program.max_decisions)
+    latency, actions = simple_plays(program, everything)
+    assert latency.shape == (2 * NUM_GREEDY_PLAYS,) and actions.shape[0] == len(latency)
+    # That relaxation admits all, so that its plays hold one that takes whatever is legal.
+    legal_only = mg.admitting_plays(
+        program, jnp.ones((1, program.max_decisions), bool), jnp.zeros(1, bool)
+    )
+    assert int(latency.min()) == min(int(greedy.latency), int(legal_only[0].latency[0]))
+
+
+def test_an_untrained_network_with_a_hint_weight_does_what_the_best_simple_play_does():
+    problem = mg.random_problem(7, 40)
+    program = mg.encode(problem)
+    latency, actions = simple_plays(program, jnp.asarray(relaxed_choices(problem, program)))
+    config = dataclasses.replace(HINTS, network=NetworkConfig(features="hints", hint_weight=2.0))
+    params = init_train_state(config, jax.random.key(0)).params
+    played, cycles = zero_shot(problem, (config, params), num_simulations=4)
+    number, best = int(program.num_decisions), int(jnp.argmin(latency))
+    np.testing.assert_array_equal(played[:number], actions[best][:number])
+    assert cycles == int(latency[best])
+    without = dataclasses.replace(HINTS, network=NetworkConfig(features="hints"))
+    params = init_train_state(without, jax.random.key(0)).params
+    assert zero_shot(problem, (without, params), num_simulations=4)[1] > cycles
+
+
+def test_a_hint_weight_needs_hints():
+    with pytest.raises(ConfigError, match="hint_weight"):
+        NetworkConfig(features="outlook", hint_weight=1.0)

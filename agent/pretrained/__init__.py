@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
-from agent.buckets import relaxation_plays, relaxed_choices
+from agent.buckets import relaxed_choices
 from agent.config import AgentConfig, SelfPlayConfig
+from agent.features import simple_plays
 from agent.planning import Planner
 from agent.weights import Agent, load_agent
 
@@ -62,9 +63,7 @@ def first_games(
     """The best few plays, actions int32[D], of greedy and of the relaxation by thresholds.
 
     relaxed: float32[D], see `buckets.relaxed_choices`."""
-    plays = [malloc_game.greedy_plays(program), relaxation_plays(program, jnp.asarray(relaxed))]
-    cycles = np.concatenate([np.asarray(states.latency) for states, _ in plays])
-    actions = np.concatenate([np.asarray(actions) for _, actions in plays])
+    cycles, actions = map(np.asarray, simple_plays(program, jnp.asarray(relaxed)))
     return [actions[i] for i in np.argsort(cycles, kind="stable")[:count]]
 
 
