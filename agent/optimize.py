@@ -10,13 +10,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import jax
-
 import malloc_game as mg
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
-from agent.planning import Planner, evaluate_actions
 from agent.pretrained import make_planner
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.learning import plan_greedily
@@ -33,15 +30,6 @@ _TURNS_PER_BUDGET = 6
 
 def _no_progress(message: str) -> None:
     del message
-
-
-def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
-    rules = planner.config.rules
-    _, state = _evaluate(mg.encode(problem, rules=rules), planner.best_actions)
-    return mg.to_assignment(problem, state, "agent", rules=rules)
-
-
-_evaluate = jax.jit(evaluate_actions)
 
 
 def optimize(
@@ -125,10 +113,10 @@ def _plan(
         reference = loop.candidates["xla_default"].compiled
         loop.say(
             f"agent: {stats['games']} games, {stats['updates']} updates, best predicted"
-            f" {planner.best_latency_cycles / reference:.3f} ({planner.best_source})"
+            f" {planner.best_cycles / reference:.3f} ({planner.best_source})"
         )
         agent = loop.candidates.get("agent")
-        is_new = loop.propose("agent", _agent_assignment(planner, loop.extraction.problem))
+        is_new = loop.propose("agent", planner.best_assignment)
         if agent is not loop.candidates.get("agent"):
             found_by = planner.best_source
         if loop.left() > 0:
@@ -137,7 +125,7 @@ def _plan(
         if loop.left() <= 0:
             break
         if is_new:
-            planner.set_program(mg.encode(loop.extraction.problem, rules=planner.config.rules))
+            planner.set_problem(loop.extraction.problem)
     return found_by, stats
 
 
@@ -168,8 +156,8 @@ def plan_offline(
             left = deadline - time.monotonic()
             planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))
             stats = planner.stats()
-            say(f"agent: {stats['games']} games, best predicted {planner.best_latency_cycles}")
-        assignments["agent"], found_by = _agent_assignment(planner, problem), planner.best_source
+            say(f"agent: {stats['games']} games, best predicted {planner.best_cycles:.0f}")
+        assignments["agent"], found_by = planner.best_assignment, planner.best_source
         stats = planner.stats()
     candidates = {}
     for source in SOURCES:
