@@ -87,10 +87,12 @@ def optimize(
     Example: mallocgame optimize my_model.py:step --target v5e --budget 120 --out out/step
     """
     from agent import report
+    from agent.jit_cache import keep_compiled_code
 
     began = time.monotonic()
     if out is not None:
         report.check_directory(out)
+    keep_compiled_code()
     if _is_problem_file(program):
         outcome = _optimize_file(program, target, budget, seed, began)
     else:
