@@ -11,6 +11,7 @@ import dataclasses
 import time
 
 import malloc_game as mg
+from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
@@ -95,37 +96,40 @@ def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float
 ) -> tuple[str | None, dict]:
     """Greedy first, then by turns the agent, which starts from greedy's and XLA's games, and the
-    search over what XLA may place by itself; all compiled."""
-    loop.calibrate(budget * _CALIBRATION_SHARE, seed)
-    loop.correct_greedy()
+    search over what XLA may place by itself; all compiled. The agent plans while the compiler
+    works, under the costs that were known when its turn began."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
-    loop.start_guided(seed)
-    loop.guide(turn)
-    loop.compile_guided()
-    problem = loop.extraction.problem
-    loop.say("the agent sets out (its first batch of games takes a while to compile)")
-    planner = make_planner(problem, seed, config, known=(loop.xla_default,))
+    problem, known = loop.extraction.problem, (loop.xla_default,)
     found_by, stats = None, {}
-    while True:
-        if loop.left() > 0:
-            planner.run(seconds=min(turn, loop.left()))
-        stats = planner.stats()
-        reference = loop.candidates["xla_default"].compiled
-        loop.say(
-            f"agent: {stats['games']} games, {stats['updates']} updates, best predicted"
-            f" {planner.best_cycles / reference:.3f} ({planner.best_source})"
-        )
-        agent = loop.candidates.get("agent")
-        is_new = loop.propose("agent", planner.best_assignment)
-        if agent is not loop.candidates.get("agent"):
-            found_by = planner.best_source
-        if loop.left() > 0:
+    with BackgroundPlanner(lambda: make_planner(problem, seed, config, known=known)) as background:
+        loop.say("the agent sets out (its first batch of games takes a while to compile)")
+        background.start(loop.deadline)
+        loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+        loop.correct_greedy()
+        loop.start_guided(seed)
+        loop.guide(turn)
+        loop.compile_guided()
+        while True:
+            planner = background.stop(at_least=min(turn, max(loop.left(), 0.0)))
+            if loop.extraction.problem is not planner.problem:
+                planner.set_problem(loop.extraction.problem)
+            stats, source, proposed = planner.stats(), planner.best_source, planner.best_assignment
+            reference = loop.candidates["xla_default"].compiled
+            loop.say(
+                f"agent: {stats['games']} games, {stats['updates']} updates,"
+                f" {stats['stretches']} stretches, best predicted"
+                f" {planner.best_cycles / reference:.3f} ({source})"
+            )
+            if loop.left() > 0:
+                background.start(loop.deadline)
+            former = loop.candidates.get("agent")
+            loop.propose("agent", proposed)
+            if former is not loop.candidates.get("agent"):
+                found_by = source
+            if loop.left() <= 0:
+                break
             loop.guide(turn)
-            is_new |= loop.compile_guided()
-        if loop.left() <= 0:
-            break
-        if is_new:
-            planner.set_problem(loop.extraction.problem)
+            loop.compile_guided()
     return found_by, stats
 
 

@@ -66,6 +66,8 @@ class ProblemPlanner:
             first_games(self._program, relaxed) + [self._game_of(mapping) for mapping in known]
         )
         self._search: StretchSearch | None = None
+        # Of searches under former costs.
+        self._num_stretches, self._search_seconds = 0, 0.0
         self._take_game()
 
     def set_problem(self, problem: malloc_game.Problem) -> None:
@@ -78,6 +80,8 @@ class ProblemPlanner:
         self.planner.set_program(self._program)
         if self._search is not None:
             self._search.close()
+            self._num_stretches += self._search.num_stretches
+            self._search_seconds += self._search.seconds
         self._search = None
         self._take_game()
         if not malloc_game.check(problem, former):
@@ -104,13 +108,20 @@ class ProblemPlanner:
 
     def stats(self) -> dict:
         """As of `Planner`, and what came of the stretches."""
-        search = self._search
+        number, seconds = self._num_stretches, self._search_seconds
+        if self._search is not None:
+            number, seconds = number + self._search.num_stretches, seconds + self._search.seconds
         return self.planner.stats() | {
             "best_latency_cycles": self.best_cycles,
             "best_source": self.best_source,
-            "stretches": 0 if search is None else search.num_stretches,
-            "stretches_seconds": 0.0 if search is None else search.seconds,
+            "stretches": number,
+            "stretches_seconds": seconds,
         }
+
+    @property
+    def problem(self) -> malloc_game.Problem:
+        """What is planned for."""
+        return self._problem
 
     @property
     def best_assignment(self) -> malloc_game.Assignment:
@@ -134,8 +145,8 @@ class ProblemPlanner:
 
     def _start_stretches(self, deadline: float | None) -> None:
         count = self.config.self_play.stretches
-        is_first = self._search is None
-        if is_first:
+        is_first = self._search is None and self._num_stretches == 0
+        if self._search is None:
             is_small = int(self._program.num_decisions) <= MAX_DECISIONS
             if not count or not is_small or self.config.rules != COMPILER:
                 return

@@ -116,6 +116,7 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency():
     assert planner.best_cycles <= mg.latency(dearer, before).cycles
     planner.run(iterations=1)
     assert mg.check(dearer, planner.best_assignment) == []
+    assert planner.stats()["stretches"] == 2 * 8 + 2
 
 
 def test_planning_needs_a_limit():
