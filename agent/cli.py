@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from agent import cli_doctor, cli_fidelity, cli_report, cli_suite, cli_time, cli_train
+from agent import cli_doctor, cli_fidelity, cli_race, cli_report, cli_suite, cli_time, cli_train
 from agent.cli_common import check_target, fail, need_target, say
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
@@ -301,8 +301,8 @@ def programs(as_json: bool) -> None:
 
 
 for command in (
-    cli_fidelity.fidelity, cli_report.report, cli_suite.suite, cli_suite.bench, cli_train.train,
-    cli_time.time_, cli_doctor.doctor,
+    cli_fidelity.fidelity, cli_report.report, cli_suite.suite, cli_suite.bench, cli_race.race,
+    cli_train.train, cli_time.time_, cli_doctor.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

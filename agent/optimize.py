@@ -42,13 +42,14 @@ def optimize(
     config: AgentConfig | None = None,
     progress: Progress | None = None,
     timeout: float = 600.0,
+    deadline: float | None = None,
 ) -> Outcome:
     """Find a better mapping of a program for a target, with the real compiler in the loop.
 
     program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
     and compiling after the two compiles that every run needs (a little more if a compile is under
     way). config: of an agent that learns from nothing; by default the pretrained one goes on.
-    timeout: seconds for one compile.
+    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
@@ -58,6 +59,8 @@ def optimize(
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
         loop.extract()
+        if deadline is not None:
+            budget = max(0.0, deadline - time.monotonic())
         loop.deadline = time.monotonic() + budget
         problem = loop.extraction.problem
         decisions = int(mg.encode(problem).num_decisions)
@@ -89,6 +92,7 @@ def optimize(
             num_compiles=loop.num_compiles,
             agent_stats=stats,
             compiled_speedup_monotone=loop.monotone_speedup(best),
+            history=tuple(loop.history),
         )
 
 

@@ -93,5 +93,6 @@ class StretchSearch:
 
     def _offer(self, assignment: malloc_game.Assignment) -> None:
         cycles = malloc_game.latency(self._problem, assignment).cycles
+        assert self._best is not None
         if cycles < self._best.cycles and not malloc_game.check(self._problem, assignment):
             self._best = Found(dataclasses.replace(assignment, source=SOURCE), cycles)

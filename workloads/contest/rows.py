@@ -100,7 +100,41 @@ class CompiledRow:
         return self.pair, self.solver, self.seed, self.mapping_sha256
 
 
-AnyRow = TypeVar("AnyRow", Row, CompiledRow)
+@dataclasses.dataclass(frozen=True)
+class RaceRow:
+    """One run of a contender that has the compiler judge what it tries, from a cold start.
+
+    Latencies are compiled cycles; None after a failure, and `error` says why."""
+
+    program: str
+    target: str
+    family: str
+    split: str
+    contender: str
+    seed: int
+    seconds_limit: float  # everything included, from the start of the process
+    cores: int
+    xla_default: float | None
+    compiled: float | None  # the best at the time limit, XLA's default being one of them
+    speedup: float | None  # XLA's default / compiled
+    # (seconds, the fewest cycles so far), what came too late included
+    history: tuple[tuple[float, float], ...]
+    seconds: float  # until the process ended
+    error: str | None
+    versions: Mapping[str, str]
+
+    @property
+    def pair(self) -> str:
+        """`program-target`."""
+        return f"{self.program}-{self.target}"
+
+    @property
+    def key(self) -> Hashable:
+        """What the row is about: the last row of a key counts."""
+        return self.pair, self.contender, self.seed, self.seconds_limit
+
+
+AnyRow = TypeVar("AnyRow", Row, CompiledRow, RaceRow)
 
 
 def gap_closed(xla_default: float | None, bound: float, predicted: float) -> float | None:
@@ -212,6 +246,11 @@ def results(out: Path) -> Journal[Row]:
 def compiled_results(out: Path) -> Journal[CompiledRow]:
     """The journal of compiled mappings in a directory of results."""
     return Journal(out / "compiled.jsonl", CompiledRow)
+
+
+def race_results(out: Path) -> Journal[RaceRow]:
+    """The journal of races in a directory of results."""
+    return Journal(out / "race.jsonl", RaceRow)
 
 
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:
