@@ -77,7 +77,7 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int) -> RaceRow:
     began = time.monotonic()
     command = [sys.executable, "-m", "agent.race_child", name, pair.program, pair.target]
     command += [str(seconds), str(seed), str(began)]
-    error: str | None = None
+    error: Any = None
     found: dict[str, Any] = {"history": [], "xla_default": None}
     with tempfile.TemporaryDirectory(prefix="mallocgame-race-") as cache:
         try:
@@ -98,7 +98,8 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int) -> RaceRow:
     default = found["xla_default"]
     in_time = [cycles for at, cycles in history if at <= seconds]
     # Who has compiled nothing in time leaves the program to XLA.
-    best = default if default is None else min([default, *in_time])
+    best: Any = default if default is None else min([default, *in_time])
+    speedup: Any = rows.ratio(default, best)
     return RaceRow(
         program=pair.program,
         target=pair.target,
@@ -110,7 +111,7 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int) -> RaceRow:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         xla_default=default,
         compiled=best,
-        speedup=rows.ratio(default, best),
+        speedup=speedup,
         history=history,
         seconds=round(time.monotonic() - began, 2),
         error=error,
