@@ -24,7 +24,10 @@ def keep_compiled_code() -> None:
     """Lets JAX keep what it compiles, unless its user has said where or that it should not.
 
     A directory that cannot be written, or a damaged entry, costs a warning and the time saved."""
-    if jax.config.values["jax_compilation_cache_dir"] or "JAX_ENABLE_COMPILATION_CACHE" in os.environ:
+    if (
+        jax.config.values["jax_compilation_cache_dir"]
+        or "JAX_ENABLE_COMPILATION_CACHE" in os.environ
+    ):
         return
     directory = cache_directory() / "jax" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(directory))

@@ -27,11 +27,16 @@ def test_zero_shot_play_of_a_test_program_beats_an_untrained_network():
     (pair,) = [p for p in pairs() if p.name == "moe-tpu7x"]
     problem, _ = pair.load()
     config, params = load_pretrained()
-    untrained = init_train_state(config, jax.random.key(0)).params
+    without_hints = dataclasses.replace(
+        config, network=dataclasses.replace(config.network, hint_weight=0.0)
+    )
+    untrained = init_train_state(without_hints, jax.random.key(0)).params
     _, cycles = zero_shot(problem, (config, params), num_simulations=8)
-    _, without = zero_shot(problem, (config, untrained), num_simulations=8)
+    _, without = zero_shot(problem, (without_hints, untrained), num_simulations=8)
     assert cycles < without
     assert cycles < pair.all_default
+    greedy, _ = mg.greedy(mg.encode(problem))
+    assert cycles <= int(greedy.latency)
 
 
 def test_planning_keeps_the_networks_and_the_units_of_the_trained_agent():
