@@ -88,11 +88,12 @@ def optimize(
     """
     from agent import report
     from agent.jit_cache import keep_compiled_code
+    from workloads.cache import cache_directory
 
     began = time.monotonic()
     if out is not None:
         report.check_directory(out)
-    keep_compiled_code()
+    keep_compiled_code(cache_directory() / "jax")
     if _is_problem_file(program):
         outcome = _optimize_file(program, target, budget, seed, began)
     else:

@@ -14,14 +14,12 @@ import platform
 
 import jax
 
-from workloads.cache import cache_directory
-
 _MAX_BYTES = 512 << 20
 _MIN_COMPILE_SECONDS = 0.2
 
 
-def keep_compiled_code() -> None:
-    """Lets JAX keep what it compiles, unless its user has said where or that it should not.
+def keep_compiled_code(directory: pathlib.Path) -> None:
+    """Lets JAX keep what it compiles there, unless its user has said where or that it should not.
 
     A directory that cannot be written, or a damaged entry, costs a warning and the time saved."""
     if (
@@ -29,8 +27,7 @@ def keep_compiled_code() -> None:
         or "JAX_ENABLE_COMPILATION_CACHE" in os.environ
     ):
         return
-    directory = cache_directory() / "jax" / _processor()
-    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_compilation_cache_dir", str(directory / _processor()))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
 

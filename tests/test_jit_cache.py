@@ -7,10 +7,11 @@ import sys
 import pytest
 
 _PROGRAM = """
+import os, pathlib
 import jax, jax.numpy as jnp
 from agent import jit_cache
 jit_cache._MIN_COMPILE_SECONDS = 0.0
-jit_cache.keep_compiled_code()
+jit_cache.keep_compiled_code(pathlib.Path(os.environ["CACHE"]))
 print(jax.jit(lambda x: jnp.sin(x) + 1)(0.0))
 """
 
@@ -19,7 +20,7 @@ def _run(cache, **environment):
     kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
     found = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
-        env=kept | {"MALLOCGAME_CACHE": str(cache), **environment},
+        env=kept | {"CACHE": str(cache), **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -34,15 +35,15 @@ def _entries(directory):
 
 def test_what_one_run_compiled_is_there_for_the_next(tmp_path):
     first = _run(tmp_path)
-    entries = _entries(tmp_path / "jax")
+    entries = _entries(tmp_path)
     assert entries and first[0] == "1.0\n"
     assert _run(tmp_path)[0] == first[0]
-    assert _entries(tmp_path / "jax") == entries
+    assert _entries(tmp_path) == entries
 
 
 def test_a_damaged_entry_costs_no_more_than_time(tmp_path):
     _run(tmp_path)
-    for path in (tmp_path / "jax").rglob("*-cache"):
+    for path in (tmp_path).rglob("*-cache"):
         path.write_bytes(b"damaged")
     assert _run(tmp_path)[0] == "1.0\n"
 
