@@ -1,12 +1,17 @@
-"""What the commands share: targets as arguments, lines of progress, and the end with one line."""
+"""What the commands share: targets and farms as options, lines of progress, the end with a line."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from workloads.farm import Farm
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -43,3 +48,36 @@ def need_target(program: str, target: str | None) -> str:
 def say(began: float, message: str) -> None:
     """A line of progress: seconds since `began`, and the message."""
     print(f"[{time.monotonic() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
+
+
+_FARM = (
+    click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True,
+                 help="Pairs at a time on this machine, each in processes of its own."),
+    click.option("--ray", "ray_address", metavar="ADDRESS", default=None,
+                 help="Run pairs on the Ray cluster that this machine is of: auto, or HOST:PORT of"
+                 " its head."),
+    click.option("--task-seconds", type=click.FloatRange(1), default=None,
+                 help="A pair that takes longer is given up."),
+    click.option("--task-memory", type=click.FloatRange(0.1), default=None, metavar="GIB",
+                 help="A pair that takes more memory is given up."),
+)  # fmt: skip
+
+
+def farm_options(command: Callable) -> Callable:
+    """The options of a command whose pairs run on a farm; `open_farm` takes them."""
+    for option in reversed(_FARM):
+        command = option(command)
+    return command
+
+
+@contextlib.contextmanager
+def open_farm(
+    workers: int, ray_address: str | None, task_seconds: float | None, task_memory: float | None
+) -> Iterator[Farm | None]:
+    """The farm of a command's options; None where the command does all itself, one by one."""
+    from workloads import farm
+
+    memory = None if task_memory is None else int(task_memory * 2**30)
+    opened = farm.open_farm(workers, ray_address, farm.Limits(task_seconds, memory))
+    with opened if opened is not None else contextlib.nullcontext() as found:
+        yield found

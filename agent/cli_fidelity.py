@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 import time
+from typing import Any
 
 import click
 
-from agent.cli_common import check_targets, need_target, say
+from agent.cli_common import check_targets, farm_options, need_target, open_farm, say
 
 
 @click.command()
@@ -25,6 +27,7 @@ from agent.cli_common import check_targets, need_target, say
               help="Markdown file to put tables into: of all that is in --out.")  # fmt: skip
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
+@farm_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the report.")
 def fidelity(
     program: tuple[str, ...],
@@ -35,6 +38,7 @@ def fidelity(
     report_file: pathlib.Path | None,
     compile_timeout: float,
     as_json: bool,
+    **farm: Any,
 ) -> None:
     """Measure how well predictions for PROGRAM hold in the compiler.
 
@@ -56,7 +60,7 @@ def fidelity(
     failures: dict[str, str] = {}
     if program:
         settings = {"num_random": num_random, "seed": seed}
-        cells, failures = _measure(program, targets, out, compile_timeout, settings)
+        cells, failures = _measure(program, targets, out, compile_timeout, settings, farm)
     elif out is None or targets:
         raise click.UsageError("name a PROGRAM to measure, or --out alone to report what is there")
     else:
@@ -76,6 +80,7 @@ def _measure(
     out: pathlib.Path | None,
     timeout: float,
     settings: dict[str, int],
+    farm_settings: dict[str, Any],
 ):
     """Measurements of programs on targets, and the reasons of those that failed."""
     from workloads.compile import check_compiler
@@ -95,8 +100,9 @@ def _measure(
     def tell(message: str) -> None:
         say(began, message)
 
-    def one(name: str, target: str):
-        return measure(name, target, timeout=timeout, progress=tell, **settings)
-
+    one = functools.partial(measure, timeout=timeout, **settings)
     pairs = [(name, target) for name in chosen for target in targets]
-    return measure_all(pairs, one, out, progress=tell, **settings)
+    with open_farm(**farm_settings) as farm:
+        if farm is None:
+            one = functools.partial(one, progress=tell)
+        return measure_all(pairs, one, out, farm=farm, progress=tell, **settings)

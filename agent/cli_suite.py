@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli_common import farm_options, open_farm
+
 if TYPE_CHECKING:
     from malloc_game.solvers import Solver
     from workloads.contest import Case, Progress, Results
+    from workloads.farm import Farm
     from workloads.suite_data import Pair
 
 
@@ -60,6 +63,7 @@ def _pairs(
 @click.argument("names", nargs=-1, metavar="[PAIR]...")
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
+@farm_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def suite(
     data: pathlib.Path | None,
@@ -67,6 +71,10 @@ def suite(
     names: tuple[str, ...],
     compile_timeout: float,
     as_json: bool,
+    workers: int,
+    ray_address: str | None,
+    task_seconds: float | None,
+    task_memory: float | None,
     **filters: Any,
 ) -> None:
     """List the pairs of a program and a target that ship as problem files.
@@ -76,7 +84,8 @@ def suite(
     Example: mallocgame suite --split test --contended
     """
     if builds:
-        _build(names, data, compile_timeout)
+        with open_farm(workers, ray_address, task_seconds, task_memory) as farm:
+            _build(names, data, compile_timeout, farm)
     found = _pairs(data, names, filters)
     fields = ["program", "family", "split", "target", "decisions", "contended", "headroom"]
     rows = [{name: getattr(pair, name) for name in fields} for pair in found]
@@ -92,7 +101,9 @@ def suite(
     _print_table(f"{len(rows)} pairs, {contended} contended", fields, lines, num_left=4)
 
 
-def _build(names: tuple[str, ...], data: pathlib.Path | None, timeout: float) -> None:
+def _build(
+    names: tuple[str, ...], data: pathlib.Path | None, timeout: float, farm: Farm | None
+) -> None:
     """Build the pairs that are missing; a pair that fails is named on stderr."""
     from workloads.errors import CompileError
     from workloads.suite_data import DATA, build_all, wanted
@@ -102,7 +113,7 @@ def _build(names: tuple[str, ...], data: pathlib.Path | None, timeout: float) ->
     def say(message: str) -> None:
         print(f"[{time.monotonic() - began:7.1f} s] {message}", file=sys.stderr, flush=True)
 
-    failures = build_all(wanted(names), data or DATA, timeout=timeout, progress=say)
+    failures = build_all(wanted(names), data or DATA, timeout=timeout, farm=farm, progress=say)
     if failures:
         raise CompileError("; ".join(f"{name}: {why}" for name, why in failures.items()))
 
@@ -124,6 +135,7 @@ def _build(names: tuple[str, ...], data: pathlib.Path | None, timeout: float) ->
               help="Also compile what was found by the real compiler.")  # fmt: skip
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
+@farm_options
 @click.option("--report-only", is_flag=True, help="Run nothing: report what --out holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON instead of a table.")
 def bench(
@@ -137,6 +149,10 @@ def bench(
     compile_timeout: float,
     report_only: bool,
     as_json: bool,
+    workers: int,
+    ray_address: str | None,
+    task_seconds: float | None,
+    task_memory: float | None,
     **filters: Any,
 ) -> None:
     """Run solvers on the suite's pairs, or on problem files of your own, and compare them.
@@ -162,7 +178,9 @@ def bench(
     if not report_only:
         report.check_directory(out)
         assert chosen is not None
-        _run(chosen, solvers, seconds, numbers, out, compile_timeout if compiles else None)
+        with open_farm(workers, ray_address, task_seconds, task_memory) as farm:
+            timeout = compile_timeout if compiles else None
+            _run(chosen, solvers, seconds, numbers, out, timeout, farm)
     results = contest.load(out).only(
         None if is_all or chosen is None else [case.name for case in chosen], solvers or None
     )
@@ -208,6 +226,7 @@ def _run(
     seeds: list[int],
     out: pathlib.Path,
     compile_timeout: float | None,
+    farm: Farm | None,
 ) -> None:
     """Run solvers, then compile what they found if there is a `compile_timeout`."""
     from workloads import contest
@@ -218,11 +237,17 @@ def _run(
         check_compiler()
     try:
         with _progress("solving") as progress:
-            _in_thread(lambda: contest.run(cases, solvers, seconds, seeds, out, progress=progress))
+            options: dict[str, Any] = {"farm": farm, "progress": progress}
+            _in_thread(lambda: contest.run(cases, solvers, seconds, seeds, out, **options))
         if compile_timeout is not None:
             with _progress("compiling") as progress:
                 contest.compile_mappings(
-                    cases, out, solvers=list(solvers), timeout=compile_timeout, progress=progress
+                    cases,
+                    out,
+                    solvers=list(solvers),
+                    timeout=compile_timeout,
+                    farm=farm,
+                    progress=progress,
                 )
     except KeyboardInterrupt:
         print(

@@ -1,7 +1,7 @@
 """Learning from a stream of many programs' games: prioritised replay, reanalyse, data-parallel.
 
-Parameters, optimiser and replay are the same on every device of the mesh; games and learning
-batches are split over its only axis. On one device it is the same code.
+Parameters and optimiser are the same on every device of the mesh (see `mesh`), learning batches are
+split over all of them. On one device it is the same code.
 """
 
 from __future__ import annotations
@@ -9,71 +9,23 @@ from __future__ import annotations
 import functools
 
 import chex
-import flashbax
 import jax
 import jax.numpy as jnp
 import mctx
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-import malloc_game
-from agent.inference import Model, initial_inference, observation_size
+from agent.inference import Model, initial_inference
 from agent.loss import loss_fn
+from agent.mesh import BY_DEVICE, EVERYWHERE, GAMES, HOSTS
 from agent.search import plan
+from agent.stream_replay import sample_moves, set_priorities
 from agent.targets import stream_windows
 from agent.train import apply_gradients
 from agent.training_config import TrainingConfig
 from agent.types import Moves, TrainState
 
-GAMES = "games"  # the mesh axis
 _SMALLEST_PRIORITY = 1e-2
 _LARGEST_PRIORITY = 10.0
-
-
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of one axis over all local devices, or the first `num_devices`."""
-    devices = jax.local_devices()[:num_devices]
-    axis_type = jax.sharding.AxisType.Auto
-    return jax.make_mesh((len(devices),), (GAMES,), axis_types=(axis_type,), devices=devices)
-
-
-def make_stream_replay(config: TrainingConfig):
-    """flashbax's prioritised buffer of moves: a row for each game of a batch."""
-    return flashbax.make_prioritised_trajectory_buffer(
-        add_batch_size=config.agent.self_play.num_games,
-        max_length_time_axis=config.row_moves,
-        min_length_time_axis=config.sequence_moves,
-        sample_batch_size=config.agent.train.batch_size,
-        sample_sequence_length=config.sequence_moves,
-        period=1,
-        priority_exponent=config.replay.priority_exponent,
-        device=jax.default_backend(),
-    )
-
-
-def init_stream_replay(config: TrainingConfig) -> chex.ArrayTree:
-    """The state of an empty replay."""
-    actions = malloc_game.NUM_ACTIONS
-    move = Moves(
-        observation=jnp.zeros(observation_size(config.agent), jnp.float16),
-        legal=jnp.zeros(actions, bool),
-        action=jnp.int8(0),
-        reward=jnp.float32(0),
-        policy=jnp.zeros(actions, jnp.float32),
-        is_searched=jnp.bool_(False),
-        is_target=jnp.bool_(False),
-        value=jnp.float32(0),
-        is_last=jnp.bool_(False),
-        is_cut=jnp.bool_(False),
-    )
-    # Without weak types, which would be gone after one update and cost a trace.
-    return jax.tree.map(lambda x: x.astype(x.dtype), make_stream_replay(config).init(move))
-
-
-def add_moves(config: TrainingConfig, replay_state: chex.ArrayTree, moves: Moves) -> chex.ArrayTree:
-    """Replay with a chunk of moves [B, chunk] more."""
-    with jax.numpy_rank_promotion("allow"):  # flashbax broadcasts arrays of different ranks
-        return make_stream_replay(config).add(replay_state, moves)
 
 
 def learn_from_stream(
@@ -86,27 +38,24 @@ def learn_from_stream(
     """`updates_per_iteration` updates; priorities change with them, loss terms are averaged.
 
     The key is consumed."""
-    replay = make_stream_replay(config)
     gradients = jax.shard_map(
         functools.partial(_gradients, config),
         mesh=mesh,
-        in_specs=(P(), P(), P(GAMES), P(GAMES), P()),
-        out_specs=(P(), P(), P(GAMES)),
+        in_specs=(EVERYWHERE, EVERYWHERE, BY_DEVICE, BY_DEVICE, EVERYWHERE),
+        out_specs=(EVERYWHERE, EVERYWHERE, BY_DEVICE),
         check_vma=False,
     )
 
     def one_update(carry, update_key):
         train_state, replay_state = carry
         sample_key, fresh_key = jax.random.split(update_key)
-        with jax.numpy_rank_promotion("allow"):
-            sample = replay.sample(replay_state, sample_key)
+        sample = sample_moves(config, mesh, replay_state, sample_key)
         importance = _importance(config, sample.probabilities)
         grads, terms, priorities = gradients(
             train_state.params, train_state.target_params, sample.experience, importance, fresh_key
         )
         train_state = apply_gradients(config.agent, train_state, grads)
-        with jax.numpy_rank_promotion("allow"):
-            replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
+        replay_state = set_priorities(config, mesh, replay_state, sample.indices, priorities)
         return (train_state, replay_state), terms
 
     keys = jax.random.split(learn_key, config.agent.train.updates_per_iteration)
@@ -124,7 +73,7 @@ def _gradients(config, params, target_params, moves: Moves, importance, fresh_ke
     """Gradients and loss terms, averaged over devices, and this device's priorities.
 
     moves: [b, sequence], this device's part of the batch."""
-    fresh_key = jax.random.fold_in(fresh_key, jax.lax.axis_index(GAMES))
+    fresh_key = jax.random.fold_in(fresh_key, jax.lax.axis_index((HOSTS, GAMES)))
     moves = reanalyse(config, target_params, moves, fresh_key)
     windows = jax.vmap(functools.partial(stream_windows, config.agent))(moves)
     grads, terms = jax.grad(
@@ -133,7 +82,15 @@ def _gradients(config, params, target_params, moves: Moves, importance, fresh_ke
     error = terms.pop("value_error") * windows.value_weight[:, 0]
     priorities = jnp.clip(error, _SMALLEST_PRIORITY, _LARGEST_PRIORITY)
     terms["value_error"] = jnp.mean(error)
-    return *jax.lax.pmean((grads, terms), GAMES), priorities
+    return *_mean_of_all((grads, terms)), priorities
+
+
+def _mean_of_all(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """The mean over all devices: first over those of a host, which is fast, then over hosts.
+
+    So the slow links carry it once a host and not once a device."""
+    tree = jax.lax.pmean(tree, GAMES)
+    return jax.lax.pmean(tree, HOSTS) if jax.lax.axis_size(HOSTS) > 1 else tree
 
 
 def reanalyse(

@@ -1,4 +1,7 @@
-"""The command `mallocgame train`: problem files in, an agent file out, resumable in between."""
+"""The command `mallocgame train`: problem files in, an agent file out, resumable in between.
+
+Several processes train as one (see `hosts`): each of them calls `train` with the same arguments.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from agent import hosts
 from agent.buckets import Task, leave_out_long, load_task, make_task
 from agent.checkpoint import Checkpoints
 from agent.config import ConfigError
@@ -64,40 +68,58 @@ def train(
     """Trains until `iterations` (in all) or `minutes` (of this run) are over.
 
     out: directory of checkpoints, config.json, metrics.jsonl and the agent file, which is written
-    with each checkpoint. resume: go on from the last whole checkpoint in it.
+    with each checkpoint; on a file system that all processes share. resume: go on from the last
+    whole checkpoint in it. say: gets lines, in the first process only.
     Raises: ConfigError, MallocGameError for what cannot be used."""
-    tasks, left_out = leave_out_long(_load(problems, config), config.max_decisions)
-    for line in left_out:
-        say(line)
-    tasks += _variants(config, tasks, seed)
-    judged = _load(validation, config)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {out}: {error.strerror or error}") from error
+    if not hosts.is_first():
+        say = _say_nothing
+    with hosts.together():
+        tasks, left_out = leave_out_long(_load(problems, config), config.max_decisions)
+        for line in left_out:
+            say(line)
+        tasks += _variants(config, tasks, seed)
+        judged = _load(validation, config)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make {out}: {error.strerror or error}") from error
     checkpoints = Checkpoints(out / "checkpoints", config.checkpoint.keep)
     try:
         latest = checkpoints.latest()
+        told = {"--config": config.to_json(), "--seed": str(seed), "--resume": str(resume)}
+        told |= {"--iterations": str(iterations), "--minutes": str(minutes)}
+        told["--problems"] = "\n".join(task.name for task in tasks)
+        told["the last checkpoint in --out, which all must share"] = str(latest)
+        hosts.check_same(told)
         if latest is not None and not resume:
             raise ConfigError(f"{out} has checkpoints: give --resume to go on, or another --out")
         trainer = Trainer(config, tasks, judged, seed)
         if latest is None:
-            write_bytes(out / "config.json", (config.to_json() + "\n").encode())
+            with hosts.together():
+                if hosts.is_first():
+                    write_bytes(out / "config.json", (config.to_json() + "\n").encode())
             if config.seed_games:
                 trainer.seed_games()
         else:
-            record = checkpoints.record(latest)
-            trainer.check_record(record)
-            trainer.restore(checkpoints.arrays(latest, trainer.arrays()), record)
+            with hosts.together():
+                record = checkpoints.record(latest)
+                trainer.check_record(record)
+            with hosts.together():
+                trainer.restore(checkpoints.arrays(latest, trainer.arrays()), record)
             say(f"resumed after iteration {latest}")
-        log = MetricsLog(out, trainer.iteration + 1)
+        log = MetricsLog(out, trainer.iteration + 1) if hosts.is_first() else None
         try:
             _loop(trainer, checkpoints, log, out, iterations, minutes, say)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
     finally:
         checkpoints.close()
     return trainer
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 def _has_hints(config: TrainingConfig) -> bool:
@@ -123,31 +145,41 @@ def _variants(config: TrainingConfig, tasks: Sequence[Task], seed: int) -> list[
 def _loop(
     trainer: Trainer,
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: MetricsLog | None,
     out: pathlib.Path,
     iterations: int | None,
     minutes: float | None,
     say: Callable[[str], None],
 ) -> None:
+    """Iterates, evaluates and saves. log: None in all processes but the first.
+
+    When to do what follows from the number of the iteration, which is the same in all processes;
+    whether time is up, the first one decides."""
     config = trainer.config
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     last = math.inf if iterations is None else iterations
 
     def save() -> None:
-        save_agent(out / AGENT_FILE, config.agent, trainer.params)
+        if hosts.is_first():
+            save_agent(out / AGENT_FILE, config.agent, trainer.params)
         checkpoints.save(trainer.iteration, trainer.arrays(), trainer.record())
 
     def is_over() -> bool:
-        return trainer.iteration >= last or time.monotonic() >= deadline
+        if trainer.iteration >= last:
+            return True
+        return minutes is not None and hosts.first_decides(time.monotonic() >= deadline)
 
     saved = trainer.iteration
-    while not is_over():
+    over = is_over()
+    while not over:
         numbers = trainer.iterate()
-        every = config.evaluation.every_iterations
-        if every and (trainer.iteration % every == 0 or is_over()):
-            numbers["validation"] = trainer.evaluate()
-        log.write(trainer.iteration, numbers)
-        say(progress_line(trainer.iteration, numbers))
+        over = hosts.is_preempted(trainer.iteration) or is_over()
+        if log is not None:
+            every = config.evaluation.every_iterations
+            if every and (trainer.iteration % every == 0 or over):
+                numbers["validation"] = trainer.evaluate()
+            log.write(trainer.iteration, numbers)
+            say(progress_line(trainer.iteration, numbers))
         if trainer.iteration % config.checkpoint.every_iterations == 0:
             save()
             saved = trainer.iteration

@@ -17,8 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 import malloc_game
 from agent.buckets import Bucket, Task, make_buckets, spread
@@ -26,9 +25,11 @@ from agent.checkpoint import generator_state, restore_generator
 from agent.config import ConfigError
 from agent.features import relaxation_plays
 from agent.inference import Model, outlooks_for
-from agent.learning import GAMES, add_moves, init_stream_replay, learn_from_stream, make_mesh
+from agent.learning import learn_from_stream
+from agent.mesh import BY_DEVICE, BY_HOST, EVERYWHERE, GAMES, HOSTS, gather, make_mesh, place
 from agent.self_play import FREE, RANDOM
 from agent.stream import Stream, play_stream, start_stream
+from agent.stream_replay import add_moves, init_replay
 from agent.train import init_train_state
 from agent.training_config import TrainingConfig
 from agent.zero_shot import latencies, scores, with_simulations
@@ -65,19 +66,18 @@ def _play(
     replay_state: chex.ArrayTree,
     play_key: chex.PRNGKey,
 ) -> tuple[Stream, chex.ArrayTree]:
-    """Every device plays its own games; all moves go to the replay of each."""
+    """Every device plays its own games; their moves go to the replay of its host."""
 
     def on_device(params, program, outlook, starts, stream, next_script, gumbel_scale, key):
         model = Model(params=params, program=program, outlook=outlook)
-        key = jax.random.fold_in(key, jax.lax.axis_index(GAMES))
+        key = jax.random.fold_in(key, jax.lax.axis_index((HOSTS, GAMES)))
         return play_stream(config.agent, model, starts, stream, next_script, gumbel_scale, key)
 
-    games = P(GAMES)
     sharded = jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(P(), games, games, games, games, games, games, P()),
-        out_specs=games,
+        in_specs=(EVERYWHERE, *[BY_DEVICE] * 6, EVERYWHERE),
+        out_specs=BY_DEVICE,
         check_vma=False,
     )
     # Game 0 is free of noise; noise grows with the number of the game.
@@ -92,15 +92,14 @@ def _play(
         gumbel_scale,
         play_key,
     )
-    moves = jax.lax.with_sharding_constraint(moves, NamedSharding(mesh, P()))
-    return stream, add_moves(config, replay_state, moves)
+    return stream, add_moves(config, mesh, replay_state, moves)
 
 
 _learn = functools.partial(_static, donate_argnames=("train_state", "replay_state"))(
     learn_from_stream
 )
 _init_train_state = functools.partial(jax.jit, static_argnames="config")(init_train_state)
-_init_replay = functools.partial(jax.jit, static_argnames="config")(init_stream_replay)
+_init_replay = _static(init_replay)
 
 
 @jax.jit
@@ -139,7 +138,10 @@ class _Group:
 
 
 class Trainer:
-    """Learns from tasks; the same tasks, config, seed and devices give the same result on CPU."""
+    """Learns from tasks; the same tasks, config, seed and devices give the same result on CPU.
+
+    With several processes each of them makes the same trainer and calls the same methods; all that
+    is not on the devices is the same everywhere, and any process can tell the results."""
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class Trainer:
         seed: int = 0,
         mesh: Mesh | None = None,
     ):
-        """tasks: none longer than wanted (`buckets.leave_out_long`). mesh: all devices by default.
+        """tasks: none longer than wanted (`buckets.leave_out_long`). mesh: of `make_mesh`.
 
         Raises: ConfigError if games or batches cannot be divided among the devices."""
         self.config = config
@@ -159,7 +161,7 @@ class Trainer:
         self._key = self._replicate(key)
         self._host_rng = np.random.default_rng(seed)  # chooses buckets and random moves
         self._train_state = self._replicate(_init_train_state(config.agent, params_key))
-        self._replay_state = self._replicate(_init_replay(config))
+        self._replay_state = place(_init_replay(config, self.mesh), self.mesh, BY_HOST)
         num_games = config.agent.self_play.num_games
         buckets = make_buckets(tasks, num_games, config.smallest_bucket)
         self._groups = [self._make_group(bucket) for bucket in buckets]
@@ -178,10 +180,10 @@ class Trainer:
                 raise ConfigError(f"{name}: {value} cannot be divided among {num_devices} devices")
 
     def _replicate(self, tree: chex.ArrayTree) -> chex.ArrayTree:
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+        return place(tree, self.mesh, EVERYWHERE)
 
     def _shard(self, tree: chex.ArrayTree) -> chex.ArrayTree:
-        return jax.device_put(tree, NamedSharding(self.mesh, P(GAMES)))
+        return place(tree, self.mesh, BY_DEVICE)
 
     def _make_group(self, bucket: Bucket) -> _Group:
         num_games = self.config.agent.self_play.num_games
@@ -243,14 +245,15 @@ class Trainer:
             play_key,
         )
         # Put where they are: the compiler's own name of that place would be compiled for anew.
-        group.stream, replay_state = self._shard(stream), self._replicate(replay_state)
+        group.stream = self._shard(stream)
+        replay_state = place(replay_state, self.mesh, BY_HOST)
         played = self._collect(group)
         play_seconds = time.monotonic() - began
         train_state, replay_state, terms = _learn(
             self.config, self.mesh, self._train_state, replay_state, learn_key
         )
         self._train_state = self._replicate(train_state)
-        self._replay_state = self._replicate(replay_state)
+        self._replay_state = place(replay_state, self.mesh, BY_HOST)
         loss = {name: float(value) for name, value in terms.items()}
         self.iteration += 1
         self._recent = [
@@ -283,12 +286,8 @@ class Trainer:
 
     def _collect(self, group: _Group) -> dict[str, float]:
         """Keeps the best of the games that ended; counts, and means over searched games."""
-        stream = jax.device_get(
-            {
-                name: getattr(group.stream, name)
-                for name in ("num_finished", "saved_sum", "best_saved", "best_history")
-            }
-        )
+        names = ("num_finished", "saved_sum", "best_saved", "best_history")
+        stream = gather({name: getattr(group.stream, name) for name in names})
         finished, tasks = stream["num_finished"], group.bucket.tasks
         num_games = len(finished)
         num_free = num_games - self.config.num_imitating - self.config.num_returning
@@ -362,7 +361,7 @@ class Trainer:
         return {
             "train_state": self._train_state,
             "replay": self._replay_state,
-            "key": jax.random.key_data(self._key),
+            "key": self._replicate(jax.random.key_data(self._key)),
             "streams": [group.stream for group in self._groups],
             "best_cycles": [group.best_cycles for group in self._groups],
             "best_actions": [group.best_actions for group in self._groups],
@@ -391,7 +390,7 @@ class Trainer:
     def restore(self, arrays: chex.ArrayTree, record: dict[str, Any]) -> None:
         """Goes on from what `arrays` and `record` gave before."""
         self._train_state = self._replicate(arrays["train_state"])
-        self._replay_state = self._replicate(arrays["replay"])
+        self._replay_state = place(arrays["replay"], self.mesh, BY_HOST)
         self._key = self._replicate(jax.random.wrap_key_data(jnp.asarray(arrays["key"])))
         for number, group in enumerate(self._groups):
             group.stream = self._shard(arrays["streams"][number])

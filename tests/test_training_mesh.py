@@ -15,7 +15,7 @@ SCRIPT = """
 import json
 import jax
 import numpy as np
-from agent.learning import make_mesh
+from agent.mesh import make_mesh
 from agent.training import Trainer
 from tests.training_for_tests import SMALL, tasks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from malloc_game import MallocGameError
 from malloc_game.fileio import from_json, read_json, write_bytes, write_json
 from workloads.compile import versions
 from workloads.errors import CompileError, WorkloadError
+from workloads.farm import Farm, Task, TaskLost
 from workloads.fidelity import Fidelity, Sample
 
 SCHEMA_VERSION = 1
@@ -303,35 +304,62 @@ def measure_all(
     *,
     num_random: int,
     seed: int,
+    farm: Farm | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> tuple[list[Fidelity], dict[str, str]]:
     """Measure pairs of program and target, each once: what `directory` holds is not done again.
 
-    Returns the measurements, and for each pair that the compiler failed on the reason.
+    farm: measures pairs side by side; by default one after the other, here. Returns the
+    measurements, and for each pair that the compiler failed on the reason.
 
     Raises:
       CompileError: the compiler failed on the only pair.
     """
-    cells: list[Fidelity] = []
+    cells: dict[tuple[str, str], Fidelity] = {}
     failures: dict[str, str] = {}
-    todo = list(pairs)
-    for i, (program, target) in enumerate(todo):
-        path = cell_path(directory, program, target) if directory else None
+    todo = list(dict.fromkeys(pairs))
+    missing = []
+    for pair in todo:
+        path = cell_path(directory, *pair) if directory else None
         known = load_same(path, num_random=num_random, seed=seed) if path else None
         if known is None:
-            progress(f"{i + 1} of {len(todo)}: {program} on {target}")
-            try:
-                known = measure(program, target)
-            except CompileError as error:
-                if len(todo) == 1:
-                    raise
-                failures[f"{program} on {target}"] = str(error)
-                progress(f"{program} on {target} cannot be measured: {error}")
-                continue
-            if path:
-                save(known, path)
-        cells.append(known)
-    return cells, failures
+            missing.append(pair)
+        else:
+            cells[pair] = known
+    for number, (pair, answer) in enumerate(_measured(missing, measure, farm, progress), 1):
+        name = " on ".join(pair)
+        if isinstance(answer, Fidelity):
+            cells[pair] = answer
+            if directory:
+                save(answer, cell_path(directory, *pair))
+            progress(f"{number} of {len(missing)} done: {name}")
+        elif len(todo) == 1 or not isinstance(answer, (CompileError, TaskLost)):
+            raise answer
+        else:
+            failures[name] = str(answer)
+            progress(f"{name} cannot be measured: {answer}")
+    return [cells[pair] for pair in todo if pair in cells], failures
+
+
+def _measured(
+    pairs: list[tuple[str, str]],
+    measure: Callable[[str, str], Fidelity],
+    farm: Farm | None,
+    progress: Callable[[str], None],
+) -> Iterator[tuple[tuple[str, str], Fidelity | Exception]]:
+    """Yields pairs with their measurements, or with why they have none."""
+    if farm is not None:
+        tasks = {Task.of(measure, *pair): pair for pair in pairs}
+        for done in farm.map(tasks):
+            yield tasks[done.task], done.error or done.value
+        return
+    for i, pair in enumerate(pairs):
+        progress(f"{i + 1} of {len(pairs)}: {pair[0]} on {pair[1]}")
+        try:
+            answer: Fidelity | Exception = measure(*pair)
+        except CompileError as error:
+            answer = error
+        yield pair, answer
 
 
 def result(fidelity: Fidelity) -> str:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import malloc_game as mg
 from malloc_game import Assignment, Problem
-from malloc_game.fileio import from_json, read_json, sha256_of, to_json, write_json
+from malloc_game.fileio import from_json, read_json, sha256_of, to_json, write_bytes, write_json
 from malloc_game.solvers import lower_bound
 from workloads.all_default import all_default_options
 from workloads.compile import CompilerSession, check_compiler, versions
 from workloads.costs import CostStore
 from workloads.errors import CompileError, WorkloadError
+from workloads.farm import Farm, Task, TaskLost
 from workloads.learning import learn_costs
 from workloads.suite import suite
 
@@ -210,31 +212,59 @@ def build_all(
     directory: Path = DATA,
     *,
     timeout: float = 600.0,
+    farm: Farm | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, str]:
     """Build the problem files of pairs (program, target) that are missing, then the index.
 
     A file made by the installed compiler is not made again, so that a stopped run goes on where it
-    was. Returns the reasons of pairs that failed.
+    was. farm: builds pairs side by side; by default one after the other, here. Returns the reasons
+    of pairs that failed.
 
     Raises:
       CompilerUnavailable: there is no compiler. WorkloadError: an unknown program or target.
     """
     check_compiler()
     failures: dict[str, str] = {}
-    for program, target in pairs_wanted:
+    todo = []
+    for program, target in dict.fromkeys(pairs_wanted):
         path = directory / f"{program}-{target}.json.gz"
         if path.is_file() and mg.load_problem(path).provenance.get("versions") == versions():
             continue
-        name = f"{program} on {target}"
-        progress(name)
-        try:
-            build(program, target, directory, timeout=timeout, progress=progress)
-        except CompileError as error:
-            failures[name] = str(error)
-            progress(f"{name} failed: {error}")
+        todo.append((program, target))
+
+    def fail(name: str, error: Exception) -> None:
+        failures[name] = str(error)
+        progress(f"{name} failed: {error}")
+
+    if farm is not None:
+        tasks = {Task.of(_build_file, *pair, timeout): pair for pair in todo}
+        for number, done in enumerate(farm.map(tasks), 1):
+            program, target = tasks[done.task]
+            if isinstance(done.error, (CompileError, TaskLost)):
+                fail(f"{program} on {target}", done.error)
+            elif done.error is not None:
+                raise done.error
+            else:
+                directory.mkdir(parents=True, exist_ok=True)
+                write_bytes(directory / f"{program}-{target}.json.gz", done.value)
+                progress(f"{number} of {len(tasks)}: {program} on {target}")
+    else:
+        for program, target in todo:
+            progress(f"{program} on {target}")
+            try:
+                build(program, target, directory, timeout=timeout, progress=progress)
+            except CompileError as error:
+                fail(f"{program} on {target}", error)
     index_all(directory)
     return failures
+
+
+def _build_file(program: str, target: str, timeout: float) -> bytes:
+    """The problem file that `build` makes, for a task of a farm."""
+    with tempfile.TemporaryDirectory(prefix="mallocgame-") as name:
+        build(program, target, Path(name), timeout=timeout)
+        return (Path(name) / f"{program}-{target}.json.gz").read_bytes()
 
 
 def index_all(directory: Path = DATA) -> None:

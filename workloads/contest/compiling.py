@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import malloc_game as mg
@@ -17,6 +17,7 @@ from workloads.contest.rows import CompiledRow, Row
 from workloads.contest.runner import Progress, no_progress
 from workloads.errors import CompileError, WorkloadError
 from workloads.extract import Extracted, extract_session
+from workloads.farm import Farm, FarmError
 from workloads.verify import verify
 
 
@@ -26,6 +27,7 @@ def compile_mappings(
     *,
     solvers: Sequence[str] | None = None,
     timeout: float = 600.0,
+    farm: Farm | None = None,
     progress: Progress = no_progress,
 ) -> list[CompiledRow]:
     """Compile the best mapping of every solver on every case that is a pair of the suite.
@@ -34,9 +36,11 @@ def compile_mappings(
     these mappings. What is there already is not compiled again, unless it failed. A problem file
     that is not of the suite has no program: its mappings are left out, which `progress` says.
 
-    solvers: only theirs. timeout: seconds for one compile.
+    solvers: only theirs. timeout: seconds for one compile. farm: compiles pairs side by side; by
+    default one after the other, here.
 
     Raises:
+      FarmError: pairs were lost; the others are done.
       CompilerUnavailable: libtpu is not installed.
       MallocGameError: `out` cannot be written, or what is there cannot be read.
     """
@@ -64,17 +68,50 @@ def compile_mappings(
         for case in cases:
             if case.pair is None:
                 progress(number, total, f"{case.name}: not of the suite, so there is no program")
-        for pair, mappings in todo.items():
-            progress(number, total, f"{pair}: the compiler sets out")
-            for compiled in _compile_pair(wanted[pair], mappings, out, timeout):
-                journal.append(compiled)
-                done[compiled.key] = compiled
-                number += 1
-                progress(number, total, _describe(compiled))
+
+        def keep(compiled: CompiledRow) -> None:
+            nonlocal number
+            journal.append(compiled)
+            done[compiled.key] = compiled
+            number += 1
+            progress(number, total, _describe(compiled))
+
+        if farm is not None:
+            _compile_on_farm(farm, wanted, todo, out, timeout, keep)
+        else:
+            for pair, mappings in todo.items():
+                progress(number, total, f"{pair}: the compiler sets out")
+                for compiled in compile_pair(wanted[pair], mappings, out, timeout):
+                    keep(compiled)
     return [done[row.compiled_key] for row in found]
 
 
-def _compile_pair(
+def _compile_on_farm(
+    farm: Farm,
+    cases: Mapping[str, Case],
+    todo: Mapping[str, Sequence[Row]],
+    out: Path,
+    timeout: float,
+    keep: Callable[[CompiledRow], None],
+) -> None:
+    """Compile mappings by pair. Raises: FarmError: some pairs were lost."""
+    from workloads.contest.farming import compiling_task
+
+    names = {compiling_task(cases[p], rows_, out, timeout): p for p, rows_ in todo.items()}
+    lost = []
+    for finished in farm.map(names):
+        if finished.error is not None:
+            lost.append(f"{names[finished.task]}: {rows.one_line(finished.error)}")
+            continue
+        for compiled in finished.value:
+            keep(compiled)
+    if lost:
+        raise FarmError(
+            f"{len(lost)} pairs were lost, the first: {lost[0]}; the same command runs them again"
+        )
+
+
+def compile_pair(
     case: Case, mappings: Sequence[Row], out: Path, timeout: float
 ) -> Iterator[CompiledRow]:
     """Yields a `CompiledRow` for each mapping as soon as it is compiled."""

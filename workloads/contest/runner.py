@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from malloc_game.solvers import SOLVERS, Result, Solver, SolverError, get_solver
 from workloads.contest import rows
 from workloads.contest.cases import Case, Opened, check_distinct
 from workloads.contest.rows import Row
+from workloads.farm import Farm, FarmError
 
 # Runs that are done, of how many, and what is going on.
 Progress = Callable[[int, int, str], None]
@@ -62,6 +63,7 @@ def run(
     seeds: Sequence[int],
     out: Path,
     *,
+    farm: Farm | None = None,
     progress: Progress = no_progress,
 ) -> list[Row]:
     """Run every solver on every case with every seed, and return all these rows.
@@ -72,7 +74,11 @@ def run(
     one thing: what one solver has proven to be the least ends the runs of others that get there.
     CP-SAT, which proves most, goes first.
 
+    farm: runs cases side by side, those of each in the same order; by default all run here, one
+    after the other.
+
     Raises:
+      FarmError: cases were lost; the others are done.
       WorkloadError: two cases have one name, or a pair's problem file is not the suite's.
       MallocGameError: `out` cannot be written, or what is there cannot be read.
     """
@@ -94,19 +100,60 @@ def run(
         todo = [task for task in tasks if not is_done(*task)]
         number, total = len(tasks) - len(todo), len(tasks)
         progress(number, total, f"{number} of {total} runs are there already")
-        for case, of_case in itertools.groupby(todo, key=lambda task: task[0]):
-            opened = case.open()
-            for _, solver, seed in of_case:
-                progress(number, total, f"{case.name}: {solver}, seed {seed}")
-                goal = _least(case, opened, done.values())
-                row = run_one(case, opened, solver, solvers[solver], seconds, seed, out, goal)
-                journal.append(row)
-                done[row.key] = row
-                number += 1
-                progress(number, total, _describe(row))
+        by_case = {
+            case: list(runs) for case, runs in itertools.groupby(todo, key=lambda task: task[0])
+        }
+
+        def keep(row: Row) -> None:
+            nonlocal number
+            journal.append(row)
+            done[row.key] = row
+            number += 1
+            progress(number, total, _describe(row))
+
+        if farm is not None:
+            _run_on_farm(farm, by_case, done, solvers, seconds, seeds, out, keep)
+        else:
+            for case, runs in by_case.items():
+                opened = case.open()
+                for _, solver, seed in runs:
+                    progress(number, total, f"{case.name}: {solver}, seed {seed}")
+                    goal = _least(case, opened, done.values())
+                    keep(run_one(case, opened, solver, solvers[solver], seconds, seed, out, goal))
         return [
             done[case.name, solver, seed] for case in cases for seed in seeds for solver in solvers
         ]
+
+
+def _run_on_farm(
+    farm: Farm,
+    cases: Iterable[Case],
+    done: Mapping[Hashable, Row],
+    solvers: Mapping[str, Solver],
+    seconds: float,
+    seeds: Sequence[int],
+    out: Path,
+    keep: Callable[[Row], None],
+) -> None:
+    """Run what is not done of some cases. Raises: FarmError: some were lost."""
+    from workloads.contest.farming import keep_mapping, solving_task
+
+    names = {}
+    for case in cases:
+        known = [row for row in done.values() if row.pair == case.name]
+        names[solving_task(case, known, solvers, seconds, seeds)] = case.name
+    lost = []
+    for finished in farm.map(names):
+        if finished.error is not None:
+            lost.append(f"{names[finished.task]}: {rows.one_line(finished.error)}")
+            continue
+        for row, mapping in finished.value:
+            keep_mapping(out, row, mapping)
+            keep(row)
+    if lost:
+        raise FarmError(
+            f"{len(lost)} pairs were lost, the first: {lost[0]}; the same command runs them again"
+        )
 
 
 def _least(case: Case, opened: Opened, known: Iterable[Row]) -> float:
