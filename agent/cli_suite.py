@@ -271,7 +271,7 @@ def _progress(what: str) -> Iterator[Progress]:
     if not console.is_terminal:
 
         def say(done: int, total: int, message: str) -> None:
-            print(f"[{done}/{total}] {message}", file=sys.stderr, flush=True)
+            print(printable(f"[{done}/{total}] {message}"), file=sys.stderr, flush=True)
 
         yield say
         return
@@ -280,7 +280,7 @@ def _progress(what: str) -> Iterator[Progress]:
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{what}: {message}")
+            bar.update(task, completed=done, total=total, description=printable(f"{what}: {message}")
 
         yield show
 
@@ -314,5 +314,5 @@ def _print_table(
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < num_left else "right")
     for line in lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*(Text(printable(cell)) for cell in line))
     console.print(table)

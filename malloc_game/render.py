@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.errors import MallocGameError
+from malloc_game.errors import MallocGameError, printable
 from malloc_game.evaluate import latency
 from malloc_game.fileio import write_bytes
 from malloc_game.problem import Problem
@@ -99,7 +99,7 @@ def render_text(
             lines.append(f"{direction:>{_MARGIN - 1}}|" + counts)
     lines.append(" " * (_MARGIN - 1) + "+" + _axis(times, columns))
     lines.extend(_legend(problem, assignment, values[:legend], letter))
-    return "\n".join(line[:width].rstrip() for line in lines) + "\n"
+    return "\n".join(printable(line)[:width].rstrip() for line in lines) + "\n"
 
 
 def _cell(share: float, letter: str) -> str:

@@ -10,10 +10,11 @@ import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
+from urllib.parse import quote
 
 import malloc_game as mg
 from malloc_game import MallocGameError
-from malloc_game.fileio import from_json
+from malloc_game.fileio import from_json, parse_json, read_bytes
 
 # No gap is closed where less than this share of XLA's default latency is to be won.
 _NO_GAP = 1e-9
@@ -154,18 +155,15 @@ class Journal(Generic[AnyRow]):
 
         Raises: MallocGameError: the file cannot be read, or a line is not a row.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
-        except OSError as error:
-            raise MallocGameError(f"cannot read {self.path}: {error.strerror or error}") from error
+        lines = read_bytes(self.path).split(b"\n")[:-1]
         return [self._row(line, f"{self.path}:{i + 1}") for i, line in enumerate(lines)]
 
     def _row(self, line: bytes, where: str) -> AnyRow:
         try:
-            return from_json(self.kind, json.loads(line), "row")
-        except (ValueError, RecursionError, MallocGameError) as error:
+            return from_json(self.kind, parse_json(line), "row")
+        except (ValueError, MallocGameError) as error:
             raise MallocGameError(
                 f"{where}: not a row of this release ({error}); remove the line, or choose another"
                 " directory"
@@ -216,4 +214,5 @@ def compiled_results(out: Path) -> Journal[CompiledRow]:
 
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:
     """Where the mapping of a run is kept."""
-    return out / "assignments" / f"{row.pair}.{row.solver}.{row.seed}.json"
+    # A target's name comes from a problem file: no character in it may name another directory.
+    return out / "assignments" / (quote(f"{row.pair}.{row.solver}.{row.seed}", safe="") + ".json")
