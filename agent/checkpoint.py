@@ -31,7 +31,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._directory} cannot be used for checkpoints: {error}") from error
+            raise ConfigError(f"{self._directory} no place for checkpoints: {error}") from error
 
     def latest(self) -> int | None:
         """Number of the last whole checkpoint, None if there is none."""

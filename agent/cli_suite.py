@@ -280,7 +280,9 @@ def _progress(what: str) -> Iterator[Progress]:
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total, description=printable(f"{what}: {message}")
+            bar.update(
+                task, completed=done, total=total, description=printable(f"{what}: {message}")
+            )
 
         yield show
 

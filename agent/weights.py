@@ -73,7 +73,9 @@ def _checked(params: Any, wanted: Any, where: str) -> chex.ArrayTree:
     Raises: ConfigError naming what is not."""
     if isinstance(wanted, Mapping):
         if type(params) is not dict or set(params) != set(wanted):
-            raise ConfigError(f"{where}: the parameters are not those of the networks in its config")
+            raise ConfigError(
+                f"{where}: the parameters are not those of the networks in its config"
+            )
         return {name: _checked(params[name], wanted[name], where) for name in wanted}
     if (
         type(params) is not np.ndarray
@@ -81,7 +83,7 @@ def _checked(params: Any, wanted: Any, where: str) -> chex.ArrayTree:
         or params.dtype.name not in _DTYPES
     ):
         raise ConfigError(f"{where}: the parameters are not those of the networks in its config")
-    array = jnp.asarray(params).astype(jnp.float32)
-    if not bool(jnp.isfinite(array).all()):
+    array = params.astype(np.float32)
+    if not np.isfinite(array).all():
         raise ConfigError(f"{where}: a parameter is not a finite number")
-    return array
+    return jnp.asarray(array)

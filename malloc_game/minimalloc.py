@@ -133,9 +133,7 @@ def load_minimalloc_csv(
     return PackingInstance(name or path.stem, capacity, tuple(buffers), lower, upper, size)
 
 
-def _read_buffers(
-    path: pathlib.Path, rows: Iterator[list[str]]
-) -> dict[str, tuple[int, int, int]]:
+def _read_buffers(path: pathlib.Path, rows: Iterator[list[str]]) -> dict[str, tuple[int, int, int]]:
     """Lower, upper and size by id. One row at a time: a file of empty lines costs nothing."""
     header = [cell.strip() for cell in next(rows, [])]
     if sorted(header) != sorted(_COLUMNS):

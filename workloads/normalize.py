@@ -161,9 +161,7 @@ class _Rewriter:
             f"it has more than {MAX_INSTRUCTIONS} instructions once its calls are inlined",
         )
         self._num_bytes += old.ByteSize()
-        _require(
-            self._num_bytes <= _MAX_COPIED_BYTES, "it is too large once its calls are inlined"
-        )
+        _require(self._num_bytes <= _MAX_COPIED_BYTES, "it is too large once its calls are inlined")
         fresh = type(old)()
         fresh.CopyFrom(old)
         fresh.id = self._num_instructions

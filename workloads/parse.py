@@ -22,11 +22,10 @@ STABLEHLO = "StableHLO"
 
 PARSE_TIMEOUT = 120.0  # seconds
 MAX_BYTES = 1 << 28
+MEMORY_BYTES = 8 << 30  # for parsing one text, in the child process
 BYTECODE = b"ML\xefR"  # MLIR's magic number
 # Nothing in them spans lines: they look at each line once, however many are empty.
-_STABLEHLO = re.compile(
-    r"^[ \t]*(?:module\b|func\.func\b|\"builtin\.module\"|#loc)", re.MULTILINE
-)
+_STABLEHLO = re.compile(r"^[ \t]*(?:module\b|func\.func\b|\"builtin\.module\"|#loc)", re.MULTILINE)
 _HLO = re.compile(
     r"^[ \t]*(?:HloModule\b|ENTRY\b|(?:ROOT[ \t]+)?%?[\w.-]+[ \t]*=[ \t]*\(?\w+\[)", re.MULTILINE
 )

@@ -113,8 +113,8 @@ def write(results: Results, out: Path) -> str:
         if isinstance(block, Picture):
             write_bytes(out / block.file, block.svg)
     text = markdown(blocks)
-    write_bytes(out / "report.md", text.encode())
-    write_bytes(out / "report.html", to_html(blocks).encode())
+    write_bytes(out / "report.md", text.encode(errors="replace"))
+    write_bytes(out / "report.html", to_html(blocks).encode(errors="replace"))
     return text
 
 

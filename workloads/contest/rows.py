@@ -18,6 +18,7 @@ from malloc_game.fileio import from_json, parse_json, read_bytes
 
 # No gap is closed where less than this share of XLA's default latency is to be won.
 _NO_GAP = 1e-9
+_MOST = 1e18  # no number of a row is larger: they are cycles, seconds, counts and ratios
 _PACKAGES = ("jax", "numpy", "scipy", "ortools", "evosax")
 
 
@@ -113,7 +114,7 @@ def gap_closed(xla_default: float | None, bound: float, predicted: float) -> flo
 
 def ratio(xla_default: float | None, ours: float | None) -> float | None:
     """Speed-up over XLA's default; None where one of the two is not known, or nothing."""
-    return xla_default / ours if xla_default is not None and ours else None
+    return xla_default / ours if xla_default and ours else None
 
 
 def versions() -> dict[str, str]:
@@ -136,6 +137,32 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """The rows that count, in the order in which their keys first appeared."""
     return list({row.key: row for row in rows}.values())
+
+
+# What a run, and a compiled mapping, has unless it failed.
+_FOUND = {
+    Row: ("predicted",),
+    CompiledRow: ("compiled", "xla_default_compiled", "compiled_speedup",
+                  "compiled_speedup_monotone", "honoured"),
+}  # fmt: skip
+
+
+def _check(row: Row | CompiledRow) -> None:
+    """Raises: ValueError: a field without which, or with which, there is no comparison."""
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        least = -_MOST if field.name == "gap_closed" else 0
+        if field.name in ("speedup", "compiled_speedup", "compiled_speedup_monotone"):
+            least = 1 / _MOST
+        numbers = [x for pair in value for x in pair] if field.name == "improvements" else [value]
+        for number in numbers:
+            if isinstance(number, int | float) and not least <= number <= _MOST:
+                raise ValueError(f"{field.name} is {number}")
+    if any(len(pair) != 2 for pair in getattr(row, "improvements", ())):
+        raise ValueError("improvements needs pairs of seconds and cycles")
+    for name in _FOUND[type(row)]:
+        if (getattr(row, name) is None) != (row.error is not None):
+            raise ValueError(f"{name} and error contradict each other")
 
 
 class Journal(Generic[AnyRow]):
@@ -162,7 +189,9 @@ class Journal(Generic[AnyRow]):
 
     def _row(self, line: bytes, where: str) -> AnyRow:
         try:
-            return from_json(self.kind, parse_json(line), "row")
+            row = from_json(self.kind, parse_json(line), "row")
+            _check(row)
+            return row
         except (ValueError, MallocGameError) as error:
             raise MallocGameError(
                 f"{where}: not a row of this release ({error}); remove the line, or choose another"
@@ -215,4 +244,5 @@ def compiled_results(out: Path) -> Journal[CompiledRow]:
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:
     """Where the mapping of a run is kept."""
     # A target's name comes from a problem file: no character in it may name another directory.
-    return out / "assignments" / (quote(f"{row.pair}.{row.solver}.{row.seed}", safe="") + ".json")
+    name = quote(f"{row.pair}.{row.solver}.{row.seed}", safe="", errors="surrogatepass")
+    return out / "assignments" / f"{name}.json"
