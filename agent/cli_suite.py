@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from malloc_game.errors import printable
+
 if TYPE_CHECKING:
     from malloc_game.solvers import Solver
     from workloads.contest import Case, Progress, Results
@@ -280,9 +282,8 @@ def _progress(what: str) -> Iterator[Progress]:
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, message: str) -> None:
-            bar.update(
-                task, completed=done, total=total, description=printable(f"{what}: {message}")
-            )
+            text = printable(f"{what}: {message}")
+            bar.update(task, completed=done, total=total, description=text)
 
         yield show
 

@@ -71,18 +71,17 @@ def _checked(params: Any, wanted: Any, where: str) -> chex.ArrayTree:
     """`params` as float32 arrays, if they are finite numbers in the tree and shapes of `wanted`.
 
     Raises: ConfigError naming what is not."""
+    other = ConfigError(f"{where}: the parameters are not those of the networks in its config")
     if isinstance(wanted, Mapping):
         if type(params) is not dict or set(params) != set(wanted):
-            raise ConfigError(
-                f"{where}: the parameters are not those of the networks in its config"
-            )
+            raise other
         return {name: _checked(params[name], wanted[name], where) for name in wanted}
     if (
         type(params) is not np.ndarray
         or params.shape != wanted.shape
         or params.dtype.name not in _DTYPES
     ):
-        raise ConfigError(f"{where}: the parameters are not those of the networks in its config")
+        raise other
     array = params.astype(np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{where}: a parameter is not a finite number")

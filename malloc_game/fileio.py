@@ -378,7 +378,7 @@ def check_shape(problem: Problem, assignment: Assignment, where: str) -> None:
         if not 1 <= copy.trip_count <= MAX_TRIPS or not 0 <= min(orders) <= max(orders) <= MAX_INT:
             raise AssignmentError(
                 f"{where}: copies[{i}] has trip_count {copy.trip_count}, start_order"
-                f" {copy.start_order} and end_order {copy.end_order}; need 1..2**30 and 0..2**31 - 1"
+                f" {copy.start_order} and end_order {copy.end_order}; need 1..2**30, 0..2**31 - 1"
             )
         if copy.direction not in (PREFETCH, EVICTION):
             raise AssignmentError(

@@ -258,9 +258,8 @@ def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
 
 def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> None:
     name = f"instructions[{t}] ({instruction.name})"
-    _require(
-        1 <= instruction.trip_count <= MAX_TRIPS, f"{name}: trip_count {instruction.trip_count}"
-    )
+    trips = instruction.trip_count
+    _require(1 <= trips <= MAX_TRIPS, f"{name}: trip_count {trips}")
     _require(
         len(instruction.positions) <= _MAX_POSITIONS,
         f"{name}: {len(instruction.positions)} positions; need at most {_MAX_POSITIONS}",

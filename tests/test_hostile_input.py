@@ -189,7 +189,7 @@ def test_numbers_of_an_assignment_are_bounded(tmp_path, kind, changes):
         ('{"network": {"representation_blocks": 1000000000}}', "representation_blocks"),
         ('{"replay": {"capacity": 4611686018427387904}}', "ReplayConfig.capacity"),
         ('{"train": {"learning_rate": 1e999}}', "out of range"),
-        ('{"train": {"learning_rate": %d}}' % 10**400, "TrainConfig.learning_rate"),
+        (f'{{"train": {{"learning_rate": {10**400}}}}}', "TrainConfig.learning_rate"),
         ("[" * 100_000, "nested too deeply"),
         ('{"train": {}, "train": {}}', "twice"),
     ],

@@ -1,4 +1,4 @@
-"""What counts as an answer about dependencies, and that the wheel is the same wherever it is built."""
+"""What counts as an answer about dependencies; the wheel is the same wherever it is built."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ def load(path: pathlib.Path) -> Fidelity:
     numbers = [n for s in samples for n in (s.predicted, s.compiled, s.honoured, s.wait_cycles)]
     numbers += [found.deviation, found.seconds, *(w.error for w in found.worst)]
     if not all(n is None or 0 <= n <= _MOST for n in numbers) or found.xla_default.error is None:
-        raise MallocGameError(
-            f"{path}: a number is out of range, or XLA's default was not compiled"
-        )
+        raise MallocGameError(f"{path}: a number is out of range, or XLA's default has none")
     return dataclasses.replace(found, versions=dict(found.versions))
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.fuzz --seconds 600 [READER ...]
 
-An input of the fuzzer is either a file as it is, or the choices by which a valid one is broken. Each
-reader runs in a process of its own, one after another. What makes one crash, or accept what breaks
-what comes next, is written to out/fuzz/READER.crash as the file that did it: put it into
+An input of the fuzzer is either a file as it is, or the choices by which a valid one is broken.
+Each reader runs in a process of its own, one after another. What makes one crash, or accept what
+breaks what comes next, is written to out/fuzz/READER.crash as the file that did it: put it into
 tests/fuzz/corpus/READER, and it is a test.
 """
 
@@ -50,7 +50,7 @@ def _fuzz(name: str, seconds: int) -> None:
     seeds = reader.seeds()
     work = OUT / name
     work.mkdir(parents=True, exist_ok=True)
-    kept = [p.read_bytes() for p in sorted(corpus(name).glob("*"))] if corpus(name).is_dir() else []
+    kept = [path.read_bytes() for path in sorted(corpus(name).glob("*"))]
     for i, seed in enumerate([*seeds, *kept]):
         (work / f"seed{i}").write_bytes(b"\1" + seed)
     for i in range(16):

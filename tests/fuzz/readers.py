@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 import malloc_game as mg
-from agent import cli_time, config, metrics, report_summary, training_config, weights
+from agent import cli_time, metrics, report_summary, training_config, weights
 from agent.checkpoint import Checkpoints, restore_generator
 from agent.config import AgentConfig, ConfigError, NetworkConfig
 from agent.report_data import maps_of, page_data
@@ -107,8 +107,8 @@ def _use(problem: Problem, mapping: mg.Assignment) -> None:
     assert mg.latency(problem, mapping).cycles >= 0
     text = overrides(problem, mapping)
     assert text.isascii() and text.replace("\n", "").isprintable()
-    json.dumps(page_data(problem, maps_of(make_run(problem, mapping, None, compiled=False))),
-               allow_nan=False)  # fmt: skip
+    run = make_run(problem, mapping, None, compiled=False)
+    json.dumps(page_data(problem, maps_of(run)), allow_nan=False)
     mg.save_problem(problem, _folder() / "again.json", mapping)
     assert mg.load_problem(_folder() / "again.json") == problem
     mg.save_assignment(mapping, problem, _folder() / "again.json")
