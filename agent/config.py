@@ -18,7 +18,7 @@ class ConfigError(ValueError):
     """A setting has a value, name or type that the agent cannot use."""
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        return one_line(super().__str__(), most=1000)  # some list what is known
 
 
 # Bounds of settings, far above what is of use: one number in a file must not fill the memory.

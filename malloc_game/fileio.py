@@ -80,7 +80,8 @@ def read_bytes(path: PathLike, most: int | None = None) -> bytes:
       MallocGameError: missing, unreadable or too large.
     """
     limit = MAX_FILE_BYTES if most is None else most
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     try:
         with open(path, "rb") as file:
             while size <= limit and (part := file.read(min(_CHUNK_BYTES, limit + 1 - size))):
