@@ -9,6 +9,7 @@ the best one is.
 from __future__ import annotations
 
 import functools
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import chex
@@ -73,10 +74,18 @@ class Annealer:
             cycles=chains.cycles.at[worst].set(cycles),
         )
 
-    def start(self, rounds: int, params: chex.ArrayTree, key: chex.PRNGKey) -> None:
-        """Begins so many calls. params: of the policy that leads them. The key is consumed."""
+    def start(
+        self,
+        rounds: int,
+        params: chex.ArrayTree,
+        key: chex.PRNGKey,
+        deadline: float | None = None,
+    ) -> None:
+        """Begins so many calls. params: of the policy that leads them. The key is consumed.
+
+        deadline: of `time.monotonic()`, after which no call begins."""
         model = self._model.replace(params=params)
-        self._running = self._thread.submit(self._run, rounds, model, key)
+        self._running = self._thread.submit(self._run, rounds, model, key, deadline)
 
     def finish(self) -> tuple[np.ndarray, int]:
         """Waits for what `start` began; the best game so far, actions int32[D] and cycles."""
@@ -89,10 +98,12 @@ class Annealer:
         """Ends the thread once it is done with what was started."""
         self._thread.shutdown(wait=True)
 
-    def _run(self, rounds: int, model: Model, key: chex.PRNGKey) -> None:
+    def _run(self, rounds: int, model: Model, key: chex.PRNGKey, deadline: float | None) -> None:
         weights = disagreement(self._config, model, self._chains.best_actions)
         for round_key in jax.random.split(key, rounds):
+            if deadline is not None and time.monotonic() >= deadline:
+                break
             chains = anneal(
                 model.program, self._chains, self._temperature, round_key, _MOVES, weights
             )
-            self._chains = share_best(chains)
+            self._chains = jax.block_until_ready(share_best(chains))

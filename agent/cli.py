@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from agent import cli_doctor, cli_fidelity, cli_report, cli_suite, cli_time, cli_train
+from agent import cli_doctor, cli_fidelity, cli_race, cli_report, cli_suite, cli_time, cli_train
 from agent.cli_common import check_target, fail, need_target, say
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
@@ -91,10 +91,12 @@ def optimize(
     Example: mallocgame optimize my_model.py:step --target v5e --budget 120 --out out/step
     """
     from agent import report
+    from agent.jit_cache import keep_compiled_code
 
     began = time.monotonic()
     if out is not None:
         report.check_directory(out)
+    keep_compiled_code()
     if _is_problem_file(program):
         outcome = _optimize_file(program, target, budget, seed, began)
     else:
@@ -305,8 +307,8 @@ def programs(as_json: bool) -> None:
 
 
 for command in (
-    cli_fidelity.fidelity, cli_report.report, cli_suite.suite, cli_suite.bench, cli_train.train,
-    cli_time.time_, cli_doctor.doctor,
+    cli_fidelity.fidelity, cli_report.report, cli_suite.suite, cli_suite.bench, cli_race.race,
+    cli_train.train, cli_time.time_, cli_doctor.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

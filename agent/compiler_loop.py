@@ -43,6 +43,8 @@ class CompilerLoop:
         self.refusals: dict[int, int] = {}
         self.tried: dict[tuple[int, ...], Candidate | None] = {}  # by masks; None: refused
         self.guided: GuidedSearch | None = None
+        self.began = time.monotonic()
+        self.history: list[tuple[float, float]] = []  # see `Outcome`
 
     def extract(self) -> None:
         """The two compiles that every run needs, and the problem that comes of them."""
@@ -67,6 +69,8 @@ class CompilerLoop:
             found.xla_default_latency.cycles,
             1.0,
         )
+        for candidate in self.candidates.values():
+            self._note_time(candidate)
 
     def calibrate(self, seconds: float, seed: int) -> None:
         """Teach the cost model with as many compiles as fit the time."""
@@ -172,6 +176,11 @@ class CompilerLoop:
         known = self.candidates.get(source)
         if candidate and (known is None or candidate.compiled < known.compiled):
             self.candidates[source] = dataclasses.replace(candidate, source=source)
+            self._note_time(candidate)
+
+    def _note_time(self, candidate: Candidate) -> None:
+        if not self.history or candidate.compiled < self.history[-1][1]:
+            self.history.append((round(time.monotonic() - self.began, 2), candidate.compiled))
 
     def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
         """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""

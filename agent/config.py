@@ -166,6 +166,9 @@ class SelfPlayConfig:
     # Calls of simulated annealing around the best game after each batch; 0: none. What it flips is
     # drawn by how much the policy disagrees with the game. Not under piecemeal rules.
     annealing_rounds: int = 0
+    # Stretches of the schedule that CP-SAT solves anew after each batch (see `stretches`), where
+    # the problem is known; 0: none.
+    stretches: int = 0
 
     def __post_init__(self):
         check(
@@ -178,6 +181,7 @@ class SelfPlayConfig:
             random_move_probability=FRACTION,
             drop_backups=at_least(0),
             annealing_rounds=at_least(0),
+            stretches=at_least(0),
         )
 
 

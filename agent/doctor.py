@@ -18,7 +18,7 @@ from malloc_game.platform import has_libtpu, has_tpu
 OK, OPTIONAL, BROKEN = "ok", "optional", "broken"
 # Extras of this package, each with the modules that it brings.
 EXTRAS = {
-    "solvers": ("ortools", "evosax"),
+    "solvers": ("evosax",),
     "plot": ("matplotlib",),
     "gym": ("gymnasium",),
     "bench": ("jumanji", "pgx"),

@@ -10,13 +10,11 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import jax
-
 import malloc_game as mg
+from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
-from agent.planning import Planner, evaluate_actions
 from agent.pretrained import make_planner
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.learning import plan_greedily
@@ -35,15 +33,6 @@ def _no_progress(message: str) -> None:
     del message
 
 
-def _agent_assignment(planner: Planner, problem: mg.Problem) -> mg.Assignment:
-    rules = planner.config.rules
-    _, state = _evaluate(mg.encode(problem, rules=rules), planner.best_actions)
-    return mg.to_assignment(problem, state, "agent", rules=rules)
-
-
-_evaluate = jax.jit(evaluate_actions)
-
-
 def optimize(
     program,
     target: str,
@@ -53,13 +42,14 @@ def optimize(
     config: AgentConfig | None = None,
     progress: Progress | None = None,
     timeout: float = 600.0,
+    deadline: float | None = None,
 ) -> Outcome:
     """Find a better mapping of a program for a target, with the real compiler in the loop.
 
     program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
     and compiling after the two compiles that every run needs (a little more if a compile is under
     way). config: of an agent that learns from nothing; by default the pretrained one goes on.
-    timeout: seconds for one compile.
+    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
@@ -69,6 +59,8 @@ def optimize(
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
         loop.extract()
+        if deadline is not None:
+            budget = max(0.0, deadline - time.monotonic())
         loop.deadline = time.monotonic() + budget
         problem = loop.extraction.problem
         decisions = int(mg.encode(problem).num_decisions)
@@ -100,6 +92,7 @@ def optimize(
             num_compiles=loop.num_compiles,
             agent_stats=stats,
             compiled_speedup_monotone=loop.monotone_speedup(best),
+            history=tuple(loop.history),
         )
 
 
@@ -107,37 +100,40 @@ def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float
 ) -> tuple[str | None, dict]:
     """Greedy first, then by turns the agent, which starts from greedy's and XLA's games, and the
-    search over what XLA may place by itself; all compiled."""
-    loop.calibrate(budget * _CALIBRATION_SHARE, seed)
-    loop.correct_greedy()
+    search over what XLA may place by itself; all compiled. The agent plans while the compiler
+    works, under the costs that were known when its turn began."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
-    loop.start_guided(seed)
-    loop.guide(turn)
-    loop.compile_guided()
-    problem = loop.extraction.problem
-    loop.say("the agent sets out (its first batch of games takes a while to compile)")
-    planner = make_planner(problem, seed, config, known=(loop.xla_default,))
+    problem, known = loop.extraction.problem, (loop.xla_default,)
     found_by, stats = None, {}
-    while True:
-        if loop.left() > 0:
-            planner.run(seconds=min(turn, loop.left()))
-        stats = planner.stats()
-        reference = loop.candidates["xla_default"].compiled
-        loop.say(
-            f"agent: {stats['games']} games, {stats['updates']} updates, best predicted"
-            f" {planner.best_latency_cycles / reference:.3f} ({planner.best_source})"
-        )
-        agent = loop.candidates.get("agent")
-        is_new = loop.propose("agent", _agent_assignment(planner, loop.extraction.problem))
-        if agent is not loop.candidates.get("agent"):
-            found_by = planner.best_source
-        if loop.left() > 0:
+    with BackgroundPlanner(lambda: make_planner(problem, seed, config, known=known)) as background:
+        loop.say("the agent sets out (its first batch of games takes a while to compile)")
+        background.start(loop.deadline)
+        loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+        loop.correct_greedy()
+        loop.start_guided(seed)
+        loop.guide(turn)
+        loop.compile_guided()
+        while True:
+            planner = background.stop(at_least=min(turn, max(loop.left(), 0.0)))
+            if loop.extraction.problem is not planner.problem:
+                planner.set_problem(loop.extraction.problem)
+            stats, source, proposed = planner.stats(), planner.best_source, planner.best_assignment
+            reference = loop.candidates["xla_default"].compiled
+            loop.say(
+                f"agent: {stats['games']} games, {stats['updates']} updates,"
+                f" {stats['stretches']} stretches, best predicted"
+                f" {planner.best_cycles / reference:.3f} ({source})"
+            )
+            if loop.left() > 0:
+                background.start(loop.deadline)
+            former = loop.candidates.get("agent")
+            loop.propose("agent", proposed)
+            if former is not loop.candidates.get("agent"):
+                found_by = source
+            if loop.left() <= 0:
+                break
             loop.guide(turn)
-            is_new |= loop.compile_guided()
-        if loop.left() <= 0:
-            break
-        if is_new:
-            planner.set_program(mg.encode(loop.extraction.problem, rules=planner.config.rules))
+            loop.compile_guided()
     return found_by, stats
 
 
@@ -168,8 +164,8 @@ def plan_offline(
             left = deadline - time.monotonic()
             planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))
             stats = planner.stats()
-            say(f"agent: {stats['games']} games, best predicted {planner.best_latency_cycles}")
-        assignments["agent"], found_by = _agent_assignment(planner, problem), planner.best_source
+            say(f"agent: {stats['games']} games, best predicted {planner.best_cycles:.0f}")
+        assignments["agent"], found_by = planner.best_assignment, planner.best_source
         stats = planner.stats()
     candidates = {}
     for source in SOURCES:

@@ -51,6 +51,8 @@ class Outcome:
     agent_stats: dict
     # As `compiled_speedup`, if alternate memory never cost more than default memory.
     compiled_speedup_monotone: float | None = None
+    # Of each compile that was an improvement: when it was there, in seconds, and its cycles.
+    history: tuple[tuple[float, float], ...] = ()
 
     @property
     def compiled_speedup(self) -> float | None:

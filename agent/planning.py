@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
-from agent.annealer import Annealer
+from agent.annealer import Annealer, disagreement
 from agent.config import AgentConfig
 from agent.drop_backup import back_up, dead_ends
 from agent.inference import Model, observation_size, outlook_for
@@ -303,7 +303,7 @@ class Planner:
         if self._base is not None:
             # The first batch and learning are compiled meanwhile, which takes long.
             first = _FIRST_ANNEALING if self._num_iterations == 0 else 1
-            self._start_annealing(settings.annealing_rounds * first)
+            self._start_annealing(settings.annealing_rounds * first, deadline)
         is_free = self._base is None or (
             self._num_iterations % (settings.perturbation_batches + 1) == 0
         )
@@ -323,7 +323,7 @@ class Planner:
         self._num_iterations += 1
         return True
 
-    def _start_annealing(self, rounds: int) -> None:
+    def _start_annealing(self, rounds: int, deadline: float | None) -> None:
         """Begins annealing around the best game, beside whatever comes next."""
         if not self.config.self_play.annealing_rounds or self._has_dead_ends:
             return
@@ -334,7 +334,7 @@ class Planner:
         self._annealer.go_on_from(self._require_best().actions, self._best_latency)
         # Learning overwrites the parameters that it is given.
         params = jax.tree.map(jnp.copy, self._train_state.params)
-        self._annealer.start(rounds, params, anneal_key)
+        self._annealer.start(rounds, params, anneal_key, deadline)
 
     def _finish_annealing(self) -> None:
         """Records the best game of annealing, with games near it, if it is better."""
@@ -372,6 +372,11 @@ class Planner:
     def best_source(self) -> str:
         """What found the best game (see the class)."""
         return self._require_best().source
+
+    def surprise(self) -> np.ndarray:
+        """How unlikely the policy finds where the best game has each decision: float32[D]."""
+        model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
+        return np.asarray(disagreement(self.config, model, jnp.asarray(self.best_actions)))
 
     def _require_best(self) -> _StoredGame:
         if self._best is None:

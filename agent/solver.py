@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import malloc_game
 from agent.pretrained import make_planner
 from malloc_game.problem import Problem
 from malloc_game.solvers import Result
-from malloc_game.solvers.decode import to_assignment
 from malloc_game.solvers.result import Progress, Search
 
 
@@ -21,19 +19,13 @@ def agent(
 ) -> Result:
     """Plan with the agent that ships until the time is up; see `pretrained.make_planner`.
 
-    stats: "games" played, "found_by" (see `Planner.best_source`)."""
+    stats: "games" played, "found_by" (see `ProblemPlanner.best_source`)."""
     search = Search(problem, seconds, max_iterations, progress, goal)
     planner = make_planner(problem, seed)
-    program = malloc_game.encode(problem)
-
-    def offer() -> None:
-        if planner.best_latency_cycles < search.best_cycles:
-            search.offer(to_assignment(problem, program, planner.best_actions, "agent"))
-
-    offer()
+    search.offer(planner.best_assignment)
     while search.next_round():
         left = None if max_iterations is not None else search.remaining
         planner.run(seconds=left, iterations=1)
-        offer()
+        search.offer(planner.best_assignment)
     stats = planner.stats()
     return search.result(games=stats["games"], found_by=planner.best_source)

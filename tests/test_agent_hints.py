@@ -12,7 +12,7 @@ from agent.buckets import make_buckets, make_task, relaxed_choices
 from agent.config import AgentConfig, ConfigError, NetworkConfig
 from agent.features import HINT_SIZE, OUTLOOK_SIZE, make_hint, outlook_features, simple_plays
 from agent.inference import observation_size, outlook_for
-from agent.pretrained import first_games
+from agent.problem_planner import first_games
 from agent.train import init_train_state
 from agent.zero_shot import zero_shot
 from malloc_game.baselines import NUM_GREEDY_PLAYS

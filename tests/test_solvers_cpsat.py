@@ -7,8 +7,9 @@ import pytest
 
 import malloc_game as mg
 from malloc_game.solvers import neighbourhood
-from malloc_game.solvers.cpsat import cpsat, hint_of, read
+from malloc_game.solvers.cpsat import cpsat
 from malloc_game.solvers.cpsat_costs import Costs
+from malloc_game.solvers.cpsat_mapping import hint_of, read
 from malloc_game.solvers.cpsat_model import Placement
 from malloc_game.solvers.decode import num_slots, to_assignment
 from tests.exhaustive import optimum

@@ -31,7 +31,7 @@ SOLVERS: dict[str, tuple[str, str]] = {
     "rounding": ("rounding", "rounding"),
     "cpsat": ("cpsat", "cpsat"),
 }
-_EXTRA = ("evosax", "ortools")
+_EXTRA = ("evosax",)
 
 
 def get_solver(name: str) -> Solver:

@@ -6,11 +6,11 @@ comes. Stretches grow while they are solved in time, and shrink while they are n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from ortools.sat.python import cp_model
 
+from malloc_game.assignment import Assignment
+from malloc_game.solvers.cpsat_mapping import read
 from malloc_game.solvers.cpsat_model import Placement
 
 _EFFORT = 0.3  # of one stretch, in CP-SAT's deterministic time: about seconds on a free core
@@ -32,10 +32,13 @@ class Neighbourhoods:
         self.spans = _spans(placement)
         self.num_optimal = 0
 
-    def improve(self, seconds: float) -> Callable[[cp_model.IntVar], int] | None:
-        """Solve one stretch in at most `seconds`; the value of each variable if it got better."""
+    def improve(self, seconds: float, weights: np.ndarray | None = None) -> Assignment | None:
+        """Solve one stretch in at most `seconds`; the mapping after it, None if time was short.
+
+        weights: float[T], how likely the stretch lies around each instruction; alike if None."""
         width = max(1, min(self.times, round(self.width)))
-        first = int(self.rng.integers(-width // 2, self.times - width // 2))
+        shares = None if weights is None else weights / weights.sum()
+        first = int(self.rng.choice(self.times, p=shares)) - width // 2
         model = self._model(max(0, first), first + width)
         solver = cp_model.CpSolver()
         parameters = solver.parameters
@@ -53,7 +56,7 @@ class Neighbourhoods:
             return None  # no time even for what is known
         # As good as before is moved to as well: from there others may be reached.
         self.solution = list(solver.response_proto.solution)
-        return solver.value
+        return read(self.placement, solver.value)
 
     def _model(self, first: int, last: int) -> cp_model.CpModel:
         """The model with all fixed that does not touch [first, last), from the solution known."""

@@ -102,7 +102,41 @@ class CompiledRow:
         return self.pair, self.solver, self.seed, self.mapping_sha256
 
 
-AnyRow = TypeVar("AnyRow", Row, CompiledRow)
+@dataclasses.dataclass(frozen=True)
+class RaceRow:
+    """One run of a contender that has the compiler judge what it tries, from a cold start.
+
+    Latencies are compiled cycles; None after a failure, and `error` says why."""
+
+    program: str
+    target: str
+    family: str
+    split: str
+    contender: str
+    seed: int
+    seconds_limit: float  # everything included, from the start of the process
+    cores: int
+    xla_default: float | None
+    compiled: float | None  # the best at the time limit, XLA's default being one of them
+    speedup: float | None  # XLA's default / compiled
+    # (seconds, the fewest cycles so far), what came too late included
+    history: tuple[tuple[float, float], ...]
+    seconds: float  # until the process ended
+    error: str | None
+    versions: Mapping[str, str]
+
+    @property
+    def pair(self) -> str:
+        """`program-target`."""
+        return f"{self.program}-{self.target}"
+
+    @property
+    def key(self) -> Hashable:
+        """What the row is about: the last row of a key counts."""
+        return self.pair, self.contender, self.seed, self.seconds_limit
+
+
+AnyRow = TypeVar("AnyRow", Row, CompiledRow, RaceRow)
 
 
 def gap_closed(xla_default: float | None, bound: float, predicted: float) -> float | None:
@@ -142,24 +176,28 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
 # What a run, and a compiled mapping, has unless it failed.
 _FOUND = {
     Row: ("predicted",),
+    RaceRow: (),
     CompiledRow: ("compiled", "xla_default_compiled", "compiled_speedup",
                   "compiled_speedup_monotone", "honoured"),
 }  # fmt: skip
 
 
-def _check(row: Row | CompiledRow) -> None:
+_PAIRS = ("improvements", "history")
+
+
+def _check(row: Row | CompiledRow | RaceRow) -> None:
     """Raises: ValueError: a field without which, or with which, there is no comparison."""
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)
         least = -_MOST if field.name == "gap_closed" else 0
         if field.name in ("speedup", "compiled_speedup", "compiled_speedup_monotone"):
             least = 1 / _MOST
-        numbers = [x for pair in value for x in pair] if field.name == "improvements" else [value]
+        numbers = [x for pair in value for x in pair] if field.name in _PAIRS else [value]
         for number in numbers:
             if isinstance(number, int | float) and not least <= number <= _MOST:
                 raise ValueError(f"{field.name} is {number}")
-    if any(len(pair) != 2 for pair in getattr(row, "improvements", ())):
-        raise ValueError("improvements needs pairs of seconds and cycles")
+        if field.name in _PAIRS and any(len(pair) != 2 for pair in value):
+            raise ValueError(f"{field.name} needs pairs of seconds and cycles")
     for name in _FOUND[type(row)]:
         if (getattr(row, name) is None) != (row.error is not None):
             raise ValueError(f"{name} and error contradict each other")
@@ -239,6 +277,11 @@ def results(out: Path) -> Journal[Row]:
 def compiled_results(out: Path) -> Journal[CompiledRow]:
     """The journal of compiled mappings in a directory of results."""
     return Journal(out / "compiled.jsonl", CompiledRow)
+
+
+def race_results(out: Path) -> Journal[RaceRow]:
+    """The journal of races in a directory of results."""
+    return Journal(out / "race.jsonl", RaceRow)
 
 
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:

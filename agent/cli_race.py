@@ -1,0 +1,78 @@
+"""The command `race`: optimize and rivals that use the compiler, for the same time."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import click
+
+from agent.cli_suite import _filters, _pairs, _progress, _seeds
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[PAIR]...")
+@_filters
+@click.option("--contender", "contenders", multiple=True, metavar="NAME",
+              help="optimize, learned_greedy, knobs or hill_climbing; several times for several."
+              " All by default.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(1, 1e6), default=120.0, show_default=True,
+              help="Time for one run, the start of its process included.")  # fmt: skip
+@click.option("--seeds", default="0", show_default=True, metavar="N,N...",
+              help="A run with each of them.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=pathlib.Path), default="out/race",
+              show_default=True, help="Directory of results; what is there is not run again.",
+              )  # fmt: skip
+@click.option("--report-only", is_flag=True, help="Run nothing: report what --out holds.")
+@click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON instead of a table.")
+def race(
+    names: tuple[str, ...],
+    data: pathlib.Path | None,
+    contenders: tuple[str, ...],
+    seconds: float,
+    seeds: str,
+    out: pathlib.Path,
+    report_only: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Race `optimize` against rivals that use the compiler: the same program, the same time.
+
+    Every run starts cold in a process of its own, and what is compiled when the time is up counts.
+    --out gets race.jsonl and race.md. A race that is interrupted goes on where it ended.
+
+    Example: mallocgame race --split test --contended --seconds 120 --seeds 0,1,2
+    """
+    import dataclasses
+
+    from agent import race as racing
+    from agent import race_report, report
+    from malloc_game import fileio
+    from workloads.compile import check_compiler
+    from workloads.contest import rows
+
+    chosen, numbers = racing.choose_contenders(contenders), _seeds(seeds)
+    pairs = _pairs(data, names, filters)
+    report.check_directory(out)
+    if report_only:
+        there = {pair.name for pair in pairs}
+        every = rows.current(rows.race_results(out).read())
+        found = [
+            row
+            for name in chosen
+            for row in every
+            if row.contender == name and row.pair in there and row.seconds_limit == seconds
+        ]
+        if not found:
+            raise click.UsageError(f"--out {out} holds no races of these pairs and seconds")
+    else:
+        check_compiler()
+        with _progress("racing") as progress:
+            found = racing.race(pairs, chosen, seconds, numbers, out, progress)
+    text = race_report.markdown(found)
+    fileio.write_bytes(out / "race.md", text.encode())
+    if as_json:
+        print(json.dumps([dataclasses.asdict(row) for row in found], indent=2))
+    else:
+        print(text, end="")

@@ -1,0 +1,153 @@
+"""Races of contenders that use the compiler: rows, time limits, what goes on, and the tables."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import types
+
+import pytest
+
+from agent import race, race_child, race_report
+from malloc_game import MallocGameError
+from tests import test_cli
+from tests.test_cli import assert_one_line_error
+from workloads.contest import rows
+from workloads.errors import WorkloadError
+from workloads.suite_data import pairs
+
+call = test_cli.call  # the same fixture
+PAIRS = [p for p in pairs() if p.name in ("heat-v4", "heat-v5e")]
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """Children that answer at once; what was asked of them, and what they answer by contender."""
+    asked, answers = [], {}
+
+    def run(command, env, **options):
+        name, program, target, seconds, seed, _ = command[-6:]
+        asked.append((name, program, target, float(seconds), int(seed), env["MALLOCGAME_CACHE"]))
+        answer = answers.get(name, {"history": [[1.0, 100.0], [5.0, 80.0]], "xla_default": 100.0})
+        if isinstance(answer, str):
+            return subprocess.CompletedProcess(command, 3, "", f"Traceback\n{answer}\n")
+        return subprocess.CompletedProcess(command, 0, f"noise\n{json.dumps(answer)}\n", "")
+
+    monkeypatch.setattr(race.subprocess, "run", run)
+    return types.SimpleNamespace(asked=asked, answers=answers)
+
+
+def no_progress(done, total, message):
+    del done, total, message
+
+
+def test_what_comes_after_the_time_does_not_count(children, tmp_path):
+    late = {"history": [[1.0, 100.0], [5.0, 80.0], [6.1, 40.0]], "xla_default": 100.0}
+    children.answers["optimize"] = late
+    (row,) = race.race(PAIRS[:1], ["optimize"], 6.0, [3], tmp_path, no_progress)
+    assert (row.compiled, row.speedup, row.xla_default) == (80.0, 1.25, 100.0)
+    assert row.history == ((1.0, 100.0), (5.0, 80.0), (6.1, 40.0))
+    assert (row.pair, row.contender, row.seed, row.seconds_limit) == ("heat-v4", "optimize", 3, 6.0)
+
+
+def test_who_was_too_late_has_xlas_default(children, tmp_path):
+    children.answers["knobs"] = {"history": [[7.0, 50.0]], "xla_default": 100.0}
+    (row,) = race.race(PAIRS[:1], ["knobs"], 6.0, [0], tmp_path, no_progress)
+    assert row.speedup == 1.0
+
+
+def test_every_run_has_an_empty_cache_and_is_not_run_again_unless_it_failed(children, tmp_path):
+    children.answers["knobs"] = "CompileError: no compiler"
+    found = race.race(PAIRS, ["optimize", "knobs"], 6.0, [0], tmp_path, no_progress)
+    assert [(r.pair, r.contender, r.error) for r in found] == [
+        ("heat-v4", "optimize", None),
+        ("heat-v4", "knobs", "CompileError: no compiler"),
+        ("heat-v5e", "optimize", None),
+        ("heat-v5e", "knobs", "CompileError: no compiler"),
+    ]
+    assert len({cache for *_, cache in children.asked}) == 4
+    assert rows.race_results(tmp_path).read() == found
+    children.answers.clear()
+    again = race.race(PAIRS, ["optimize", "knobs"], 6.0, [0], tmp_path, no_progress)
+    assert [name for name, *_ in children.asked[4:]] == ["knobs", "knobs"]
+    assert all(row.error is None for row in again)
+
+
+def test_an_unknown_contender_is_named():
+    with pytest.raises(WorkloadError, match="no contender 'magic'; there are optimize, learned"):
+        race.choose_contenders(["magic"])
+    assert race.choose_contenders([]) == race.CONTENDERS
+    assert race.choose_contenders(["knobs", "knobs"]) == ("knobs",)
+
+
+def test_the_childs_clock_begins_where_the_parents_does(monkeypatch):
+    import agent.optimize
+    import workloads.rivals
+
+    clock = types.SimpleNamespace(monotonic=lambda: 107.0)
+    monkeypatch.setattr(race_child, "time", clock)
+    default = types.SimpleNamespace(compiled=100.0)
+
+    def optimize(program, target, seed, deadline):
+        assert (program, target, seed, deadline) == ("heat", "v4", 2, 160.0)
+        return types.SimpleNamespace(history=((3.0, 90.0),), candidates={"xla_default": default})
+
+    monkeypatch.setattr(agent.optimize, "optimize", optimize)
+    found = race_child.run("optimize", "heat", "v4", 60.0, 2, 100.0)
+    assert found == {"history": [(10.0, 90.0)], "xla_default": 100.0}
+
+    class Session:
+        def __init__(self, program, target):
+            assert (program, target) == ("heat", "v4")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    def run(name, session, seconds, seed):
+        assert (name, seconds, seed) == ("knobs", 53.0, 2)
+        return types.SimpleNamespace(history=((1.0, 95.0),), xla_default_cycles=100.0)
+
+    compiling = importlib.import_module("workloads.compile")  # the package has a function so named
+    monkeypatch.setattr(compiling, "CompilerSession", Session)
+    monkeypatch.setattr(workloads.rivals, "run", run)
+    found = race_child.run("knobs", "heat", "v4", 60.0, 2, 100.0)
+    assert found == {"history": [(8.0, 95.0)], "xla_default": 100.0}
+
+
+def rows_of(children, tmp_path):
+    children.answers["knobs"] = {"history": [[1.0, 100.0]], "xla_default": 100.0}
+    return race.race(PAIRS, ["optimize", "knobs"], 6.0, [0, 1], tmp_path, no_progress)
+
+
+def test_standings_are_over_pairs_that_all_have_finished(children, tmp_path):
+    found = rows_of(children, tmp_path)
+    first, second = race_report.standings(found)
+    assert (first.contender, first.pairs) == ("optimize", 2)
+    assert first.speedup == pytest.approx(1.25) and second.speedup == pytest.approx(1.0)
+    assert dataclasses.astuple(second.first_against) == (2, 0, 0)
+    partly = [row for row in found if (row.pair, row.contender) != ("heat-v5e", "knobs")]
+    assert [s.pairs for s in race_report.standings(partly)] == [1, 1]
+    text = race_report.markdown(found)
+    assert "| optimize | 2 | 1.2500 |  |  |  |" in text
+    assert "| knobs | 2 | 1.0000 | 2 | 0 | 0 |" in text
+    assert "| heat-v4 | **1.2500** | 1.0000 |" in text
+    assert race_report.markdown([]) == ""
+
+
+def test_the_command_reports_what_is_there(children, tmp_path, call):
+    rows_of(children, tmp_path)
+    done = call("race", "heat-v4", "--seconds", 6, "--out", tmp_path, "--report-only",
+                "--contender", "optimize")  # fmt: skip
+    assert done.returncode == 0 and "| heat-v4 | **1.2500** |" in done.stdout
+    assert (tmp_path / "race.md").read_text() == done.stdout
+    done = call("race", "--seconds", 7, "--out", tmp_path, "--report-only")
+    assert_one_line_error(done, 2, "holds no races")
+
+
+def test_a_damaged_journal_is_one_clear_line(children, tmp_path):
+    (tmp_path / "race.jsonl").write_text("{}\n")
+    with pytest.raises(MallocGameError, match=r"race.jsonl:1: not a row of this release"):
+        race.race(PAIRS, ["optimize"], 6.0, [0], tmp_path, no_progress)
