@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.text_encoding import CUnescape
 
 import malloc_game as mg
-from agent import cli, metrics
+from agent import cli, metrics, report
 from agent.checkpoint import Checkpoints, restore_generator
 from agent.config import AgentConfig, ConfigError
 from agent.weights import load_agent
@@ -24,7 +24,7 @@ from malloc_game.errors import one_line, printable
 from tests.fuzz.mutate import EVIL
 from tests.fuzz.readers import READERS
 from tests.run_for_tests import layers, make_run, save_run, weights_only
-from workloads import WorkloadError, import_hlo, parse
+from workloads import WorkloadError, import_hlo, normalize, parse
 from workloads.contest import rows
 from workloads.overrides import overrides, position_matcher
 
@@ -253,13 +253,20 @@ def evil_run(tmp_path_factory):
 def test_commands_print_names_as_text(evil_run, monkeypatch, capsys, tmp_path):
     for arguments in (
         ("render", evil_run / "problem.json", evil_run / "assignment.json"),
-        ("evaluate", evil_run / "problem.json", evil_run / "assignment.json"),
         ("report", evil_run, "--out", tmp_path / "page.html"),
     ):
         code, out, err = _main(monkeypatch, capsys, *arguments)
         assert (code, err) == (0, "")
         assert out.replace("\n", "").isprintable()
     assert "<img" not in (tmp_path / "page.html").read_text().partition('<script type="app')[0]
+
+
+def test_a_table_prints_names_as_text(evil_run, capsys):
+    problem = mg.load_problem(evil_run / "problem.json")
+    row = {"mapping": "given", "predicted_cycles": 1.0, "predicted_ms": 1.0, "wait_cycles": 0.0}
+    report.show_evaluation(problem, [{**row, "violations": [EVIL + "\x1b[2J"]}])
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable() and "[/red]" in out
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
@@ -276,7 +283,7 @@ def test_a_mistake_with_any_name_is_one_line_and_status_2(evil_run, monkeypatch,
     content = json.loads((evil_run / "problem.json").read_text())
     content["problem"]["values"][0]["size_bytes"] = -1
     (tmp_path / "p.json").write_text(json.dumps(content))
-    code, out, err = _main(monkeypatch, capsys, "evaluate", tmp_path / "p.json")
+    code, out, err = _main(monkeypatch, capsys, "render", tmp_path / "p.json")
     assert (code, out) == (2, "")
     assert err.startswith("mallocgame: error: ") and err.count("\n") == 1 and err[:-1].isprintable()
 
@@ -291,8 +298,9 @@ def test_lines_without_end_are_told_apart_in_one_pass():
     assert parse.kind_of("\n" * 300_000 + "HloModule m") == parse.HLO_TEXT
 
 
-def test_calls_that_double_at_every_level_are_not_followed():
-    """A hundred computations, each calling the next one twice: none leaves an instruction."""
+def test_calls_that_double_at_every_level_are_not_followed(monkeypatch):
+    """Sixty computations, each calling the next one twice: none leaves an instruction."""
+    monkeypatch.setattr(normalize, "_MAX_VISITS", 10_000)
     text = ["HloModule m", "c0 { ROOT p = f32[8] parameter(0) }"]
     for i in range(1, 60):
         text.append(
