@@ -28,10 +28,9 @@ class Checkpoints:
             # What a killed run left half-written never counts, and goes.
             cleanup_tmp_directories=True,
         )
-        try:
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._directory} no place for checkpoints: {error}") from error
+        if self._directory.exists() and not self._directory.is_dir():
+            raise ConfigError(f"{self._directory} is not a directory, so no place for checkpoints")
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def latest(self) -> int | None:
         """Number of the last whole checkpoint, None if there is none."""
