@@ -344,7 +344,7 @@ _SCRIPTS = (
     "</style></title><svg onload=\"document.title='run'\">",
     "\"onmouseover=\"document.title='run'\" autofocus onfocus=\"document.title='run'",
     "'});document.title='run';({a:'",
-    "<a href=\"javascript:document.title='run'\">x</a><b>$x^$</b>",
+    "<a href=\"javascript:document.title='run'\">x</a><b>y</b>",
     "-->\n\r\u2028*/document.title='run'/*<!--",
 )
 
