@@ -71,7 +71,7 @@ audit licences sbom wheel: setup
 	@$(BIN)/python -m tests.supply_chain $@
 
 FUZZ_SECONDS ?= 600
-# READERS="problem csv" fuzzes these alone; python -m tests.fuzz --help lists all.
+# READERS="problem csv" fuzzes these alone; a name that is none lists all.
 READERS ?=
 fuzz: setup
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \

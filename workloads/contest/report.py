@@ -246,7 +246,7 @@ def _groups(cells: Sequence[Cell]) -> Iterable[Block]:
             pairs = {c.pair: bool(c.first.contended) for c in members}
             means = {s.solver: s.speedup for s in scores.standings(members)}
             counts = [str(len(pairs)), str(sum(pairs.values()))]
-            lines.append([group, *counts, *(_factor(means[solver]) for solver in order)])
+            lines.append([group, *counts, *(_factor(means.get(solver)) for solver in order)])
         yield Heading(2, f"Speed-up over XLA's default by {title}")
         yield Table([title, "pairs", "contended", *order], lines)
 
