@@ -4,13 +4,19 @@
 #   make setup    create or update .venv
 #   make demo     the main job on a real program, results in out/demo
 #   make test     run the tests and the notebooks
-#   make check    lint, formatting, docstrings and types, without changing anything
+#   make check    lint, formatting, docstrings, types, licences and known vulnerabilities; changes nothing
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
 #   make train    train the agent that ships anew, into agent/pretrained (it can be stopped, goes on)
 #   make suite    extract the suite's problems anew (hours; it can be stopped, and goes on)
 #   make report   the tables of docs/fidelity.md anew from docs/fidelity; needs no compiler
+#   make audit    ask for known vulnerabilities of what the lock pins; skips where no index answers
+#   make licences check the licences of what the lock pins against an allow list
+#   make sbom     write what the lock pins as a bill of materials: build/sbom.json (CycloneDX)
+#   make wheel    build the wheel twice, into dist/ if both are the same bytes
+#   make fuzz     fuzz every reader of files for FUZZ_SECONDS each, guided by coverage (installs atheris)
+#   make matrix   run the tests on Python 3.11 with jax 0.10 and on Python 3.12 with jax 0.11 (needs uv)
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
 
@@ -27,6 +33,7 @@ STALE := stale
 endif
 
 .PHONY: setup demo test check format bench fidelity train suite report lock clean stale
+.PHONY: audit licences sbom wheel fuzz matrix
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -57,6 +64,35 @@ check: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.supply_chain licences
+	@$(BIN)/python -m tests.supply_chain audit
+
+audit licences sbom wheel: setup
+	@$(BIN)/python -m tests.supply_chain $@
+
+FUZZ_SECONDS ?= 600
+# READERS="problem csv" fuzzes these alone; a name that is none lists all.
+READERS ?=
+fuzz: setup
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: 'atheris>=3.0'
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(READERS)
+
+# Each in an environment of its own, resolved anew: the lock pins one jax. uv brings the Pythons that
+# are not there, for which it needs the network; packages come from the index that it is configured
+# with. MATRIX_TESTS="tests/test_game.py" runs a part.
+MATRIX ?= 3.11:0.10 3.12:0.11
+MATRIX_TESTS ?= tests
+matrix:
+	@command -v $(UV) >/dev/null || { \
+	  echo "error: 'make matrix' needs uv (pip install uv), or name it: make matrix UV=..." >&2; exit 1; }
+	@for cell in $(MATRIX); do \
+	  python=$${cell%%:*}; jax=$${cell##*:}; venv=build/matrix/python$$python-jax$$jax; \
+	  echo "== Python $$python, jax $$jax"; \
+	  $(UV) venv -q --clear --python $$python $$venv && \
+	  $(UV) pip install -q --python $$venv -e '.[dev]' "jax==$$jax.*" && \
+	  $$venv/bin/python -m pytest -q -m 'not slow' $(MATRIX_TESTS) || exit 1; \
+	done
 
 format: setup
 	@$(BIN)/ruff format

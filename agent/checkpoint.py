@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from agent.config import ConfigError
+from malloc_game.fileio import parse_json
 
 _FORMAT = "mallocMuZero training, version 1"
 
@@ -27,6 +28,8 @@ class Checkpoints:
             # What a killed run left half-written never counts, and goes.
             cleanup_tmp_directories=True,
         )
+        if self._directory.exists() and not self._directory.is_dir():
+            raise ConfigError(f"{self._directory} is not a directory, so no place for checkpoints")
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def latest(self) -> int | None:
@@ -88,7 +91,12 @@ def generator_state(generator: np.random.Generator) -> str:
 
 
 def restore_generator(text: str) -> np.random.Generator:
-    """The generator that goes on where the one saved stopped."""
+    """The generator that goes on where the one saved stopped.
+
+    Raises: ConfigError for text that is no generator's state."""
     generator = np.random.default_rng()
-    generator.bit_generator.state = json.loads(text)
+    try:
+        generator.bit_generator.state = parse_json(text)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ConfigError(f"not the state of a random generator: {error}") from error
     return generator

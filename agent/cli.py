@@ -3,6 +3,7 @@ compiler failures are one line, exit code 3."""
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 import sys
@@ -23,6 +24,9 @@ def main() -> None:
     from malloc_game.errors import MallocGameError
     from workloads.errors import CompileError, WorkloadError
 
+    for stream in (sys.stdout, sys.stderr):  # names may hold what the terminal's encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
@@ -257,6 +261,7 @@ def render(
     """
     from agent import report
     from malloc_game import load_assignment, load_problem, render_text, save_image
+    from malloc_game.errors import printable
     from malloc_game.render import image_format
 
     if out is not None:
@@ -272,7 +277,8 @@ def render(
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         save_image(problem, mapping, out)
-        print(f"written to {out}: {mapping.source or 'the mapping'} of {problem.name}")
+        drawn = f"{mapping.source or 'the mapping'} of {problem.name}"
+        print(f"written to {out}: {printable(drawn)}")
 
 
 @cli.command()

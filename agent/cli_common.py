@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from malloc_game.errors import one_line, printable
+
 if TYPE_CHECKING:
     from workloads.farm import Farm
+
+MAX_MESSAGE = 2000  # characters of the one line
 
 
 def fail(message: object, code: int) -> NoReturn:
     """Ends the program with one line on stderr."""
-    text = " ".join(str(message).split())
-    print(f"mallocgame: error: {text}", file=sys.stderr)
+    print(f"mallocgame: error: {one_line(message, MAX_MESSAGE)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -47,7 +50,8 @@ def need_target(program: str, target: str | None) -> str:
 
 def say(began: float, message: str) -> None:
     """A line of progress: seconds since `began`, and the message."""
-    print(f"[{time.monotonic() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
+    line = printable(f"[{time.monotonic() - began:6.1f} s] {message}")
+    print(line, file=sys.stderr, flush=True)
 
 
 _FARM = (

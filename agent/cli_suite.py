@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli_common import farm_options, open_farm
+from malloc_game.errors import printable
 
 if TYPE_CHECKING:
     from malloc_game.solvers import Solver
@@ -296,7 +297,7 @@ def _progress(what: str) -> Iterator[Progress]:
     if not console.is_terminal:
 
         def say(done: int, total: int, message: str) -> None:
-            print(f"[{done}/{total}] {message}", file=sys.stderr, flush=True)
+            print(printable(f"[{done}/{total}] {message}"), file=sys.stderr, flush=True)
 
         yield say
         return
@@ -305,7 +306,8 @@ def _progress(what: str) -> Iterator[Progress]:
         task = bar.add_task(what, total=None)
 
         def show(done: int, total: int, message: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{what}: {message}")
+            text = printable(f"{what}: {message}")
+            bar.update(task, completed=done, total=total, description=text)
 
         yield show
 
@@ -339,5 +341,5 @@ def _print_table(
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number < num_left else "right")
     for line in lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*(Text(printable(cell)) for cell in line))
     console.print(table)

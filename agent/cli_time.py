@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli_common import say
+from malloc_game.errors import MallocGameError
+from malloc_game.fileio import read_bytes, read_json
 
 if TYPE_CHECKING:
     from workloads.timing import Comparison
@@ -79,8 +81,8 @@ def _read_options(path: pathlib.Path) -> tuple[dict[str, str], dict[str, Any]]:
     if path.is_dir():
         path = path / "result.json"
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except MallocGameError as error:
         raise click.UsageError(f"--options {path}: {error}") from error
     is_object = isinstance(content, dict)
     options = content.get("compiler_options", content) if is_object else None
@@ -91,6 +93,9 @@ def _read_options(path: pathlib.Path) -> tuple[dict[str, str], dict[str, Any]]:
             f"--options {path}: need an object of option names and values, or a result.json"
         )
     made_for = content if "compiler_options" in content else {}
+    versions = made_for.get("versions", {})
+    if not isinstance(versions, dict) or not isinstance(made_for.get("target", ""), str):
+        raise click.UsageError(f"--options {path}: its target or versions are not a result.json's")
     return {name: str(value) for name, value in options.items()}, made_for
 
 
@@ -99,8 +104,8 @@ def _read_overrides(path: pathlib.Path, *, alone: bool) -> dict[str, str]:
     from workloads.compile import OVERRIDES_OPTION
 
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path).decode()
+    except (MallocGameError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--overrides {path}: {error}") from error
     beside = path.parent / "result.json"
     if alone and beside.is_file():
@@ -156,10 +161,11 @@ def _result(name: str, found: Comparison, options: dict[str, str]) -> dict[str, 
 def _show(name: str, found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     console = console if console.is_terminal else Console(width=110)
-    table = Table(title=f"{name} on {found.device}: measured")
+    table = Table(title=Text(f"{name} on {found.device}: measured"))
     table.add_column("mapping")
     for column in ("median, ms", "10% - 90%, ms", "samples"):
         table.add_column(column, justify="right")

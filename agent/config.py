@@ -6,13 +6,25 @@ Configs are hashable, so that a jitted function can take one as a static argumen
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from typing import Any
+
+from malloc_game.errors import one_line
+from malloc_game.fileio import parse_json
 
 
 class ConfigError(ValueError):
     """A setting has a value, name or type that the agent cannot use."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__(), most=1000)  # some list what is known
+
+
+# Bounds of settings, far above what is of use: one number in a file must not fill the memory.
+MOST = 10_000_000  # of whatever is counted
+MOST_UNITS = 16_384  # of a layer, of bins
+MOST_LAYERS = 256
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -20,6 +32,11 @@ Rule = tuple[Callable[[Any], bool], str]
 def at_least(low: float) -> Rule:
     """A rule: the number is at least `low`."""
     return lambda value: value >= low, f"need >= {low}"
+
+
+def between(low: int, high: int) -> Rule:
+    """A rule: the number is from `low` to `high`."""
+    return lambda value: low <= value <= high, f"need {low} to {high}"
 
 
 def above(low: float) -> Rule:
@@ -43,10 +60,13 @@ def check(config: Any, **rules: Rule) -> None:
         if field.default is dataclasses.MISSING:
             wanted = type(field.default_factory())
         if wanted is float and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) < 1 << 53 else math.inf
             object.__setattr__(config, field.name, value)
-        if type(value) is not wanted or value != value:  # NaN differs from itself
+        is_finite = wanted is not float or (type(value) is float and math.isfinite(value))
+        if type(value) is not wanted or not is_finite:
             raise ConfigError(f"{where}.{field.name}: {value!r} given; need a {wanted.__name__}")
+        if wanted is int and abs(value) > MOST:
+            raise ConfigError(f"{where}.{field.name}: {value!r} given; need at most {MOST}")
         is_kept, text = rules.get(field.name, (lambda _: True, ""))
         if not is_kept(value):
             raise ConfigError(f"{where}.{field.name}: {value!r} given; {text}")
@@ -80,10 +100,13 @@ class NetworkConfig:
             features=one_of("game", "outlook", "hints"),
             hint_weight=at_least(0),
             dtype=one_of("float32", "bfloat16"),
-            hidden_size=at_least(8),
-            representation_blocks=at_least(0),
-            dynamics_blocks=at_least(1),
-            num_bins=(lambda value: value >= 3 and value % 2 == 1, "need an odd number >= 3"),
+            hidden_size=between(8, MOST_UNITS),
+            representation_blocks=between(0, MOST_LAYERS),
+            dynamics_blocks=between(1, MOST_LAYERS),
+            num_bins=(
+                lambda value: 3 <= value <= MOST_UNITS and value % 2 == 1,
+                f"need an odd number from 3 to {MOST_UNITS}",
+            ),
             value_bound=above(0),
             reward_bound=above(0),
         )
@@ -282,7 +305,7 @@ def from_json(default: Any, text: str, where: str) -> Any:
 
     Raises: ConfigError for text that is not JSON, unknown names, and bad values."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{where} is not JSON: {error}") from error
     return _overlay(default, data, where)
@@ -290,7 +313,7 @@ def from_json(default: Any, text: str, where: str) -> Any:
 
 def _overlay(default: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}: need an object, got {data!r}")
+        raise ConfigError(f"{where}: need an object, got {type(data).__name__}")
     names = [field.name for field in dataclasses.fields(default)]
     unknown = sorted(set(data) - set(names))
     if unknown:

@@ -8,7 +8,7 @@ import math
 import pathlib
 from typing import Any
 
-from malloc_game.fileio import write_bytes
+from malloc_game.fileio import parse_json, read_bytes, write_bytes
 
 
 class MetricsLog:
@@ -54,11 +54,11 @@ def _keep_before(path: pathlib.Path, first: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in read_bytes(path).splitlines():
         try:
-            is_kept = json.loads(line)["iteration"] < first
+            is_kept = parse_json(line)["iteration"] < first
         except (ValueError, KeyError, TypeError):
             is_kept = False
         if is_kept:
-            kept.append(line + "\n")
-    write_bytes(path, "".join(kept).encode())
+            kept.append(line + b"\n")
+    write_bytes(path, b"".join(kept))

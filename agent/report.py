@@ -12,13 +12,14 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import malloc_game as mg
 from agent.optimize import OVERRIDES_OPTION, SORT_ORDER_OPTION
 from agent.outcome import LABELS, SOURCES, Candidate, Outcome
 from agent.report_page import to_html
 from agent.run_files import ASSIGNMENT, PAGE, PROBLEM, RESULT, Run
-from malloc_game.errors import MallocGameError
+from malloc_game.errors import MallocGameError, printable
 
 # Long compiler options, each in a file of its own.
 OPTION_FILES = {
@@ -79,6 +80,11 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=110)
 
 
+def _title(text: str) -> Text:
+    """A title that names what a file calls itself: no markup, nothing for the terminal to do."""
+    return Text(printable(text))
+
+
 def _cycles(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
@@ -86,7 +92,7 @@ def _cycles(value: float | None) -> str:
 def show(outcome: Outcome, out: pathlib.Path | None) -> None:
     """Print the table of latencies, the verdict, and the compiler options to paste."""
     console = _console()
-    table = Table(title=f"{outcome.program} on {outcome.target.name}")
+    table = Table(title=_title(f"{outcome.program} on {outcome.target.name}"))
     table.add_column("mapping")
     for column in ("predicted cycles", "predicted ms", "compiled cycles", "compiled ms"):
         table.add_column(column, justify="right")
@@ -242,7 +248,7 @@ def evaluate(
 
 def show_evaluation(problem: mg.Problem, rows: list[dict[str, Any]]) -> None:
     """Print the rows of `evaluate` as a table."""
-    table = Table(title=f"{problem.name} on {problem.target.name} (predicted)")
+    table = Table(title=_title(f"{problem.name} on {problem.target.name} (predicted)"))
     for column in ("mapping", "cycles", "ms", "of all default", "waiting", "violations"):
         table.add_column(column, justify="left" if column == "mapping" else "right")
     default = rows[0]["predicted_cycles"]
@@ -258,4 +264,4 @@ def show_evaluation(problem: mg.Problem, rows: list[dict[str, Any]]) -> None:
     _console().print(table)
     for row in rows:
         for violation in row["violations"][:5]:
-            print(f"{row['mapping']}: {violation}")
+            print(printable(f"{row['mapping']}: {violation}"))

@@ -20,7 +20,8 @@ from agent.training import Trainer
 from agent.training_config import TrainingConfig
 from agent.variants import make_variants
 from agent.weights import save_agent
-from malloc_game.fileio import write_bytes
+from malloc_game.errors import MallocGameError
+from malloc_game.fileio import read_bytes, write_bytes
 
 SUFFIXES = (".json", ".json.gz")
 AGENT_FILE = "agent.msgpack"
@@ -31,9 +32,11 @@ def read_config(path: pathlib.Path | None) -> TrainingConfig:
     if path is None:
         return TrainingConfig()
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+        text = read_bytes(path).decode()
+    except MallocGameError as error:
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
     return TrainingConfig.from_json(text)
 
 

@@ -386,6 +386,17 @@ class Trainer:
                     f"the checkpoint belongs to another {what}; resume with the one it was made"
                     " with, or give another --out"
                 )
+        counts = record.get("counts")
+        is_sound = (
+            type(record.get("iteration")) is int
+            and record["iteration"] >= 0
+            and type(record.get("host_rng")) is str
+            and isinstance(counts, dict)
+            and counts.keys() == self._counts.keys()
+            and all(type(counts[name]) is type(own) for name, own in self._counts.items())
+        )
+        if not is_sound:
+            raise ConfigError("the checkpoint's record is damaged; remove it to go on from another")
 
     def restore(self, arrays: chex.ArrayTree, record: dict[str, Any]) -> None:
         """Goes on from what `arrays` and `record` gave before."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import chex
 import flax.serialization
@@ -14,7 +16,8 @@ import malloc_game
 from agent.config import AgentConfig, ConfigError
 from agent.inference import observation_size
 from agent.networks import init_params, make_network
-from malloc_game.fileio import write_bytes
+from malloc_game.errors import MallocGameError
+from malloc_game.fileio import read_bytes, write_bytes
 
 _FORMAT = "mallocMuZero agent, version 1"
 _DTYPES = ("float32", "bfloat16")
@@ -50,22 +53,36 @@ def load_agent(path: str | pathlib.Path) -> Agent:
 
     Raises: ConfigError for a file that is missing, damaged, or of other networks."""
     try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read agent {path}: {error.strerror or error}") from error
+        data = read_bytes(path)
+    except MallocGameError as error:
+        raise ConfigError(f"agent: {error}") from error
     try:
         content = flax.serialization.msgpack_restore(data)
     except Exception as error:  # msgpack and flax raise many kinds
         raise ConfigError(f"{path} is not an agent file: {type(error).__name__}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    texts = [content.get(name) for name in ("format", "config")] if type(content) is dict else []
+    if not all(type(text) is str for text in texts) or texts[:1] != [_FORMAT]:
         raise ConfigError(f"{path} is not an agent file of this version ({_FORMAT})")
-    config = AgentConfig.from_json(content["config"])
-    wanted = params_shapes(config)
-    params = content["params"]
-    same = jax.tree.structure(params) == jax.tree.structure(wanted) and all(
-        np.shape(a) == b.shape
-        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True)
-    )
-    if not same:
-        raise ConfigError(f"{path}: the parameters are not those of the networks in its config")
-    return config, jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.float32), params)
+    config = AgentConfig.from_json(texts[1])
+    return config, _checked(content.get("params"), params_shapes(config), str(path))
+
+
+def _checked(params: Any, wanted: Any, where: str) -> chex.ArrayTree:
+    """`params` as float32 arrays, if they are finite numbers in the tree and shapes of `wanted`.
+
+    Raises: ConfigError naming what is not."""
+    other = ConfigError(f"{where}: the parameters are not those of the networks in its config")
+    if isinstance(wanted, Mapping):
+        if type(params) is not dict or set(params) != set(wanted):
+            raise other
+        return {name: _checked(params[name], wanted[name], where) for name in wanted}
+    if (
+        type(params) is not np.ndarray
+        or params.shape != wanted.shape
+        or params.dtype.name not in _DTYPES
+    ):
+        raise other
+    array = params.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{where}: a parameter is not a finite number")
+    return jnp.asarray(array)

@@ -83,6 +83,12 @@ def _check_ranges(problem: Problem) -> None:
             f"{problem.name}: worst-case latency of {worst} cycles exceeds 2**31 - 1;"
             " the game counts in 32-bit cycles"
         )
+    largest = max((v.size_bytes for v in problem.values if v.may_be_in_alternate), default=0)
+    if largest > _MAX_IDLE_UNITS * TRANSFER_UNIT_BYTES:
+        raise ProblemError(
+            f"{problem.name}: a value of {largest} bytes may be in alternate memory; the game"
+            f" copies at most {_MAX_IDLE_UNITS * TRANSFER_UNIT_BYTES}"
+        )
 
 
 def _pad(

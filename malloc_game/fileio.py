@@ -1,5 +1,6 @@
 """Problems and assignments as versioned JSON (gzipped if named *.gz), strict on reading.
 
+A file may come from anyone: what it can cost is bounded, and it is data only (docs/security.md).
 Files are written whole or not at all: to a temporary file in the same directory, then renamed.
 """
 
@@ -9,6 +10,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -20,9 +22,13 @@ from typing import Any
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy
 from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
-from malloc_game.problem import SCHEMA_VERSION, Problem
+from malloc_game.problem import MAX_BYTES, MAX_INT, MAX_TRIPS, SCHEMA_VERSION, Problem
 
-_MAX_FILE_BYTES = 1 << 30  # decompressed; a guard against gzip bombs
+# Of a file, and of what is in a gzipped one. A thousand times the largest problem of the suite; as
+# Python objects the worst content takes some 25 times as much memory.
+MAX_FILE_BYTES = 1 << 28
+_MAX_DEPTH = 100  # of lists and objects inside each other where anything may stand: provenance
+_CHUNK_BYTES = 1 << 20
 PathLike = str | os.PathLike[str]
 
 
@@ -65,35 +71,97 @@ def sha256_of(path: PathLike) -> str | None:
         return None
 
 
+def read_bytes(path: PathLike, most: int | None = None) -> bytes:
+    """The bytes of a file of at most `most` bytes, by default `MAX_FILE_BYTES`.
+
+    It may be a pipe or a device: no more than that is read.
+
+    Raises:
+      MallocGameError: missing, unreadable or too large.
+    """
+    limit = MAX_FILE_BYTES if most is None else most
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            while size <= limit and (part := file.read(min(_CHUNK_BYTES, limit + 1 - size))):
+                parts.append(part)
+                size += len(part)
+    except OSError as error:
+        raise MallocGameError(f"cannot read {path}: {error.strerror or error}") from error
+    if size > limit:
+        raise MallocGameError(f"{path}: more than {limit} bytes; no such file is that large")
+    return b"".join(parts)
+
+
 def read_json(path: PathLike) -> Any:
     """Read a JSON file, gzipped or not.
 
     Raises:
       MallocGameError: missing, unreadable, too large, empty, truncated, or not JSON.
     """
-    try:
-        data = pathlib.Path(path).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            decompressor = zlib.decompressobj(wbits=31)
-            data = decompressor.decompress(data, _MAX_FILE_BYTES)
-            if decompressor.unconsumed_tail:
-                raise MallocGameError(f"{path}: more than {_MAX_FILE_BYTES} bytes unpacked")
-            if not decompressor.eof:
-                raise MallocGameError(f"{path}: the gzip data is truncated")
-    except OSError as error:
-        raise MallocGameError(f"cannot read {path}: {error.strerror or error}") from error
-    except zlib.error as error:
-        raise MallocGameError(f"{path}: not valid gzip data ({error})") from error
+    data = read_bytes(path)
+    if data[:2] == b"\x1f\x8b":
+        data = _unzipped(data, path)
     if not data.strip():
         raise MallocGameError(f"{path}: the file is empty; expected JSON")
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return parse_json(data)
+    except ValueError as error:
         raise MallocGameError(f"{path}: not valid JSON ({error})") from error
+
+
+def _unzipped(data: bytes, path: PathLike) -> bytes:
+    """The content of one gzip member, of bounded size: a small file can unpack to terabytes."""
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        content = decompressor.decompress(data, MAX_FILE_BYTES)
+    except zlib.error as error:
+        raise MallocGameError(f"{path}: not valid gzip data ({error})") from error
+    if decompressor.unconsumed_tail:
+        raise MallocGameError(f"{path}: more than {MAX_FILE_BYTES} bytes unpacked")
+    if not decompressor.eof:
+        raise MallocGameError(f"{path}: the gzip data is truncated")
+    if decompressor.unused_data:
+        raise MallocGameError(f"{path}: there is something after the gzip data")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, strictly: no NaN, no number beyond a float's range, no field of an object twice.
+
+    Raises:
+      ValueError: it is not JSON of that kind, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_without_repeats,
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field {repeated[:100]!r} is there twice")
+    return found
 
 
 def to_json(record: Any) -> Any:
@@ -132,6 +200,7 @@ def from_json(kind: Any, content: Any, where: str) -> Any:
     if origin in (dict, typing.get_origin(typing.Mapping[str, Any])):
         if not isinstance(content, dict):
             raise ProblemError(f"{where}: expected an object, found {type(content).__name__}")
+        _check_depth(content, where)
         return content
     return _scalar_from_json(kind, content, where)
 
@@ -143,7 +212,22 @@ def _scalar_from_json(kind: Any, content: Any, where: str) -> Any:
         return float(content)
     if kind is not bool and type(content) is kind:
         return content
-    raise ProblemError(f"{where}: expected {kind.__name__}, found {json.dumps(content)[:60]}")
+    if isinstance(content, list | dict):
+        found = {list: "a list", dict: "an object"}[type(content)]
+    else:
+        found = json.dumps(content)[:60]
+    raise ProblemError(f"{where}: expected {kind.__name__}, found {found}")
+
+
+def _check_depth(content: Any, where: str) -> None:
+    """What can be read must be writable, too, and writing may recurse from further down."""
+    level, depth = [content], 0
+    while level:
+        inside = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for group in inside for x in group if isinstance(x, dict | list)]
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ProblemError(f"{where}: nested more than {_MAX_DEPTH} deep")
 
 
 def _record_from_json(kind: Any, content: Any, where: str) -> Any:
@@ -282,16 +366,20 @@ def check_shape(problem: Problem, assignment: Assignment, where: str) -> None:
             raise AssignmentError(f"{where}: {name}.value {record.value} does not exist")
         if not 0 <= record.start <= record.end <= times:
             raise AssignmentError(f"{where}: {name} times [{record.start}, {record.end}) invalid")
-        if record.value_offset < 0 or record.size < 0:
+        if not (0 <= record.value_offset <= MAX_BYTES and 0 <= record.size <= MAX_BYTES):
             raise AssignmentError(
                 f"{where}: {name} has size {record.size} and value_offset {record.value_offset};"
-                " need 0 or more"
+                " need 0..2**50"
             )
+    for i, chunk in enumerate(assignment.chunks):
+        if abs(chunk.offset) > MAX_BYTES:
+            raise AssignmentError(f"{where}: chunks[{i}].offset {chunk.offset} is out of range")
     for i, copy in enumerate(assignment.copies):
-        if copy.trip_count < 1 or min(copy.start_order, copy.end_order) < 0:
+        orders = (copy.start_order, copy.end_order)
+        if not 1 <= copy.trip_count <= MAX_TRIPS or not 0 <= min(orders) <= max(orders) <= MAX_INT:
             raise AssignmentError(
                 f"{where}: copies[{i}] has trip_count {copy.trip_count}, start_order"
-                f" {copy.start_order} and end_order {copy.end_order}; need at least 1, 0 and 0"
+                f" {copy.start_order} and end_order {copy.end_order}; need 1..2**30, 0..2**31 - 1"
             )
         if copy.direction not in (PREFETCH, EVICTION):
             raise AssignmentError(

@@ -13,21 +13,28 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from malloc_game.encode import encode
-from malloc_game.errors import ProblemError
+from malloc_game.errors import MallocGameError, ProblemError
+from malloc_game.fileio import read_bytes
 from malloc_game.game import init, legal_actions, step, to_assignment
-from malloc_game.problem import CostTable, Instruction, Position, Problem, Value
+from malloc_game.problem import (
+    MAX_BYTES,
+    CostTable,
+    Instruction,
+    Position,
+    Problem,
+    Value,
+)
 from malloc_game.state import DROP, NO_COPY, GameState, Program
 from malloc_game.target import Target
 
 _COLUMNS = ("id", "lower", "upper", "size")
-_MAX_BYTES = 1 << 50
 _MAX_GRANULES = 1 << 16
 
 
@@ -108,32 +115,37 @@ def load_minimalloc_csv(
       ProblemError: the file cannot be read or breaks a rule; names the line and the field.
     """
     path = pathlib.Path(path)
-    if not 0 < capacity <= _MAX_BYTES:
+    if not 0 < capacity <= MAX_BYTES:
         raise ProblemError(f"{path}: the capacity is {capacity} bytes; need 1..2**50")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror or error}") from error
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ProblemError(f"{path}: not a CSV file but binary data") from error
+    except MallocGameError as error:
+        raise ProblemError(str(error)) from error
     try:
-        rows = list(csv.reader(io.StringIO(text), strict=True))
+        buffers = _read_buffers(path, csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise ProblemError(f"{path}: not a CSV file ({error})") from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    if not buffers:
+        raise ProblemError(f"{path}: there are no buffers in it")
+    lower, upper, size = zip(*buffers.values(), strict=True)
+    return PackingInstance(name or path.stem, capacity, tuple(buffers), lower, upper, size)
+
+
+def _read_buffers(path: pathlib.Path, rows: Iterator[list[str]]) -> dict[str, tuple[int, int, int]]:
+    """Lower, upper and size by id. One row at a time: a file of empty lines costs nothing."""
+    header = [cell.strip() for cell in next(rows, [])]
     if sorted(header) != sorted(_COLUMNS):
         shown = ",".join(header)[:60]
         raise ProblemError(
             f"{path}: the first line must name the columns {','.join(_COLUMNS)}; it is {shown!r}"
         )
     buffers: dict[str, tuple[int, int, int]] = {}
-    for line, cells in enumerate(rows[1:], start=2):
+    for line, cells in enumerate(rows, start=2):
         if any(cell.strip() for cell in cells):
             _add_buffer(buffers, header, cells, f"{path}: line {line}")
-    if not buffers:
-        raise ProblemError(f"{path}: there are no buffers in it")
-    lower, upper, size = zip(*buffers.values(), strict=True)
-    return PackingInstance(name or path.stem, capacity, tuple(buffers), lower, upper, size)
+    return buffers
 
 
 def _add_buffer(
@@ -148,7 +160,7 @@ def _add_buffer(
             number = int(row[column])
         except ValueError:
             number = -1
-        if not 0 <= number <= _MAX_BYTES:
+        if not 0 <= number <= MAX_BYTES:
             raise ProblemError(f"{where}: {column} is {row[column][:40]!r}; need 0..2**50")
         numbers.append(number)
     lower, upper, size = numbers

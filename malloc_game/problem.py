@@ -17,8 +17,13 @@ from malloc_game.target import Target
 SCHEMA_VERSION = 1
 # A cost table has 2**k entries; positions past the k-th of an instruction are not priced.
 MAX_PRICED_POSITIONS = 10
-_MAX_BYTES = 1 << 50
-_MAX_CYCLES = (1 << 31) - 1
+# Bounds of what a file may say; within them no arithmetic of this package overflows.
+MAX_BYTES = 1 << 50
+MAX_INT = (1 << 31) - 1
+MAX_TRIPS = 1 << 30
+_MAX_CYCLES = MAX_INT  # of one execution of an instruction
+_MAX_LATENCY = 1 << 53  # cycles of a program: exact as a float
+_MAX_POSITIONS = 10_000  # of an instruction
 
 
 def index_text(index: tuple[int, ...]) -> str:
@@ -187,14 +192,17 @@ def _require(condition: bool, message: str) -> None:
 def _check_target(target: Target) -> None:
     for field in ("alternate_memory_bytes", "alignment_bytes"):
         value = getattr(target, field)
-        _require(0 < value <= _MAX_BYTES, f"target.{field} is {value}; need 1..2**50")
+        _require(0 < value <= MAX_BYTES, f"target.{field} is {value}; need 1..2**50")
     _require(
-        target.max_outstanding_copies >= 0,
-        f"target.max_outstanding_copies is {target.max_outstanding_copies}; need 0 or more",
+        target.alignment_bytes <= target.alternate_memory_bytes,
+        f"target.alignment_bytes is {target.alignment_bytes}, more than all of alternate memory",
     )
+    for field in ("max_outstanding_copies", "alternate_memory_space"):
+        value = getattr(target, field)
+        _require(0 <= value <= MAX_INT, f"target.{field} is {value}; need 0..{MAX_INT}")
     for field in ("default_bandwidth_bytes_per_second", "clock_hz"):
         value = getattr(target, field)
-        _require(0 < value < 1e18, f"target.{field} is {value}; need a positive finite number")
+        _require(1e-3 <= value < 1e18, f"target.{field} is {value}; need 0.001 to 1e18")
 
 
 def _check_table(i: int, table: CostTable) -> None:
@@ -213,7 +221,7 @@ def _check_table(i: int, table: CostTable) -> None:
 
 def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
     name = f"values[{i}] ({value.name})"
-    _require(0 <= value.size_bytes <= _MAX_BYTES, f"{name}: size_bytes is {value.size_bytes}")
+    _require(0 <= value.size_bytes <= MAX_BYTES, f"{name}: size_bytes is {value.size_bytes}")
     _require(
         0 <= value.start < value.end <= num_times,
         f"{name}: live range [{value.start}, {value.end}) must be non-empty within 0..{num_times}",
@@ -250,14 +258,22 @@ def _check_value(i: int, value: Value, num_times: int, target: Target) -> None:
 
 def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> None:
     name = f"instructions[{t}] ({instruction.name})"
-    _require(1 <= instruction.trip_count <= 1 << 30, f"{name}: trip_count {instruction.trip_count}")
-    _require(0 <= instruction.other_bytes <= _MAX_BYTES, f"{name}: other_bytes is out of range")
+    trips = instruction.trip_count
+    _require(1 <= trips <= MAX_TRIPS, f"{name}: trip_count {trips}")
+    _require(
+        len(instruction.positions) <= _MAX_POSITIONS,
+        f"{name}: {len(instruction.positions)} positions; need at most {_MAX_POSITIONS}",
+    )
+    _require(0 <= instruction.other_bytes <= MAX_BYTES, f"{name}: other_bytes is out of range")
     _require(
         0 <= instruction.reserved_bytes <= problem.target.alternate_memory_bytes,
         f"{name}: reserved_bytes is {instruction.reserved_bytes};"
         f" need 0..{problem.target.alternate_memory_bytes}",
     )
-    _require(min(instruction.loops, default=0) >= 0, f"{name}: loops has a number below 0")
+    _require(
+        0 <= min(instruction.loops, default=0) <= max(instruction.loops, default=0) <= MAX_INT,
+        f"{name}: loops has a number outside 0..{MAX_INT}",
+    )
     _require(
         0 <= instruction.cost_table < len(problem.cost_tables),
         f"{name}: cost_table {instruction.cost_table} does not exist",
@@ -271,7 +287,12 @@ def _check_instruction(problem: Problem, t: int, instruction: Instruction) -> No
     for p, position in enumerate(instruction.positions):
         where = f"{name}: positions[{p}]"
         _require(0 <= position.value < len(problem.values), f"{where}: no value {position.value}")
-        _require(0 <= position.size_bytes <= _MAX_BYTES, f"{where}: size_bytes out of range")
+        _require(0 <= position.size_bytes <= MAX_BYTES, f"{where}: size_bytes out of range")
+        numbers = (position.number, *position.index)
+        _require(
+            0 <= min(numbers) <= max(numbers) <= MAX_INT,
+            f"{where}: number {position.number} or index is outside 0..{MAX_INT}",
+        )
         value = problem.values[position.value]
         _require(
             value.start <= t < value.end,
@@ -321,8 +342,8 @@ def validate(problem: Problem) -> None:
     _require(len(problem.instructions) > 0, "instructions is empty; need at least one")
     times = [i.schedule_time for i in problem.instructions]
     _require(
-        all(a < b for a, b in zip([-1, *times[:-1]], times, strict=True)),
-        "instructions: schedule_time must grow strictly from 0",
+        all(a < b for a, b in zip([-1, *times[:-1]], times, strict=True)) and times[-1] <= MAX_INT,
+        f"instructions: schedule_time must grow strictly, within 0..{MAX_INT}",
     )
     for i, table in enumerate(problem.cost_tables):
         _check_table(i, table)
@@ -336,6 +357,10 @@ def validate(problem: Problem) -> None:
             source == -1 or (0 <= source < len(problem.values) and value.copied_at >= 0),
             f"values[{i}] ({value.name}): copied_from is {source}; need -1, or a value",
         )
+        _require(
+            source == -1 or problem.values[source].is_parameter,
+            f"values[{i}] ({value.name}): copied_from is {source}, which is no parameter",
+        )
         source = value.sliced_from
         _require(
             (0 <= source < len(problem.values) and source != i) == (value.sliced_at >= 0)
@@ -345,6 +370,11 @@ def validate(problem: Problem) -> None:
         )
     for i, exclusion in enumerate(problem.exclusions):
         _check_exclusion(problem, f"exclusions[{i}]", exclusion)
+    worst = sum(
+        i.trip_count * max(problem.cost_tables[i.cost_table].cycles) for i in problem.instructions
+    )
+    worst += sum(v.write_back_cycles for v in problem.values)
+    _require(worst <= _MAX_LATENCY, f"the program may take {worst} cycles; need at most 2**53")
     names = [v.name for v in problem.values]
     _require(len(set(names)) == len(names), "values: names must be unique")
     names = [i.name for i in problem.instructions]

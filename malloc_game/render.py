@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.errors import MallocGameError
+from malloc_game.errors import MallocGameError, printable
 from malloc_game.evaluate import latency
 from malloc_game.fileio import write_bytes
 from malloc_game.problem import Problem
@@ -99,7 +99,7 @@ def render_text(
             lines.append(f"{direction:>{_MARGIN - 1}}|" + counts)
     lines.append(" " * (_MARGIN - 1) + "+" + _axis(times, columns))
     lines.extend(_legend(problem, assignment, values[:legend], letter))
-    return "\n".join(line[:width].rstrip() for line in lines) + "\n"
+    return "\n".join(printable(line)[:width].rstrip() for line in lines) + "\n"
 
 
 def _cell(share: float, letter: str) -> str:
@@ -245,7 +245,8 @@ def _figure(problem: Problem, assignment: Assignment, size: tuple[int, int]) -> 
     figure = Figure((size[0] / _DPI, size[1] / _DPI), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     memory, copies, cycles = figure.subplots(3, 1, sharex=True, height_ratios=[6, 1.3, 1.7])
-    figure.suptitle("\n".join(_title(problem, assignment)), fontsize=11)
+    title = "\n".join(map(printable, _title(problem, assignment)))
+    figure.suptitle(title, fontsize=11, parse_math=False)
     _draw_memory(memory, problem, assignment, size)
     _draw_copies(copies, assignment)
     _draw_cycles(cycles, problem, assignment)
@@ -314,11 +315,12 @@ def _draw_names(
 ) -> None:
     """Names of the values, inside those rectangles (in pixels) that have room for them."""
     for i in np.argsort(-width * height, kind="stable")[:60].tolist():
-        name, chunk = problem.values[chunks[i].value].name, chunks[i]
+        name, chunk = printable(problem.values[chunks[i].value].name), chunks[i]
         if height[i] >= 13 and width[i] >= 6.5 * len(name):
             text = axes.text(
                 (chunk.start + chunk.end) / 2, middle[i], name,
                 ha="center", va="center", fontsize=8, color="#222222", clip_on=True,
+                parse_math=False,
             )  # fmt: skip
             text.set_in_layout(False)
 

@@ -35,7 +35,7 @@ def test_missing_fields_take_their_defaults():
         ('{"train": {"batch_size": true}}', "TrainConfig.batch_size: True"),
         ('{"train": {"batch_size": 0}}', "TrainConfig.batch_size: 0"),
         ('{"train": {"discount": 1.5}}', "TrainConfig.discount: 1.5"),
-        ('{"train": {"learning_rate": NaN}}', "TrainConfig.learning_rate: nan"),
+        ('{"train": {"learning_rate": NaN}}', "NaN is not allowed"),
         ('{"search": {"dynamics": "true"}}', "SearchConfig.dynamics: 'true'"),
         ('{"network": {"num_bins": 4}}', "NetworkConfig.num_bins: 4"),
         ('{"self_play": {"num_games": 1}}', "SelfPlayConfig.num_games: 1"),

@@ -110,8 +110,9 @@ def test_lock_meets_pyproject():
     # The extra for developers has all others, by the package's own name.
     wanted += [
         requirement
-        for extra in project["project"]["optional-dependencies"].values()
+        for name, extra in project["project"]["optional-dependencies"].items()
         for requirement in extra
+        if name != "fuzz"  # has no wheels for newer Pythons, and the lock is for all of them
         if Requirement(requirement).name != project["project"]["name"]
     ]
     versions: dict[str, list[str]] = {}

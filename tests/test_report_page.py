@@ -7,21 +7,24 @@ import dataclasses
 import hashlib
 import html.parser
 import json
+import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import malloc_game as mg
+from agent import cli
 from agent import report_summary as summary
 from agent.api import OptimizeResult
 from agent.outcome import Candidate, Outcome
 from agent.report_data import changes, make_map, maps_of, page_data
 from agent.report_figure import save_figure
 from agent.report_page import save_page, to_html
-from tests.run_for_tests import layers, make_run, weights_only
+from tests.run_for_tests import layers, make_run, save_run, weights_only
 from tests.toy import KIB, toy
 
 EVIL = "</script><img src=x onerror=\"document.title='run'\"><b>&amp;\u2028"
@@ -309,18 +312,70 @@ def test_texts_of_numbers():
     assert summary.signed_text(-1500.0) == "−1,500" and summary.signed_text(0.2) == "0"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_a_browser_draws_the_page_and_runs_nothing_of_a_name(evil, tmp_path):
-    (tmp_path / "page.html").write_text(evil, encoding="utf-8")
+def _in_browser(page: pathlib.Path, profile: pathlib.Path) -> tuple[str, str]:
+    """What headless Chromium makes of a page, once its scripts are done, and what it says."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
                "--window-size=1400,1000", "--enable-logging=stderr",
-               f"--user-data-dir={tmp_path / 'profile'}", "--timeout=60000",
-               (tmp_path / "page.html").as_uri()]  # fmt: skip
+               f"--user-data-dir={profile}", "--timeout=60000", page.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
-    drawn = done.stdout
-    assert re.search(r'<html[^>]* data-drawn-after="\d+"', drawn), done.stderr[-2000:]
-    assert "CONSOLE" not in done.stderr, "an error, or something that the policy has stopped"
+    return done.stdout, done.stderr
+
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)"
+)
+
+
+@needs_browser
+def test_a_browser_draws_the_page_and_runs_nothing_of_a_name(evil, tmp_path):
+    (tmp_path / "page.html").write_text(evil, encoding="utf-8")
+    drawn, said = _in_browser(tmp_path / "page.html", tmp_path / "profile")
+    assert re.search(r'<html[^>]* data-drawn-after="\d+"', drawn), said[-2000:]
+    assert "CONSOLE" not in said, "an error, or something that the policy has stopped"
     page = _Page(drawn)
     assert "img" not in page.tags and "<title>run</title>" not in drawn
     # The names that have room in the maps are there, as text.
     assert drawn.count('class="js-fill"') >= 4 and "traces" in drawn
+
+
+# Each would change the title if it ran: as markup, in an attribute, in a script, as a link.
+_SCRIPTS = (
+    "</script><script>document.title='run'</script>",
+    "</style></title><svg onload=\"document.title='run'\">",
+    "\"onmouseover=\"document.title='run'\" autofocus onfocus=\"document.title='run'",
+    "'});document.title='run';({a:'",
+    "<a href=\"javascript:document.title='run'\">x</a><b>y</b>",
+    "-->\n\r\u2028*/document.title='run'/*<!--",
+)
+
+
+@needs_browser
+def test_a_browser_runs_nothing_of_the_files_of_a_run(tmp_path, monkeypatch, capsys):
+    """From files that somebody sent, by the command, to a page that is open."""
+    problem, everything = layers(6, name="".join(_SCRIPTS))
+    instructions = tuple(
+        dataclasses.replace(i, name=f"{script}{i.name}", opcode=script)
+        for i, script in zip(problem.instructions, _SCRIPTS, strict=True)
+    )
+    values = tuple(
+        dataclasses.replace(v, name=f"{_SCRIPTS[n % 6]}.{n}", shape=_SCRIPTS[n % 6])
+        for n, v in enumerate(problem.values)
+    )
+    problem = problem.replace(name=_SCRIPTS[0], instructions=instructions, values=values)
+    run = make_run(problem, everything, weights_only(problem, everything), program=_SCRIPTS[1],
+                   best_not_honoured=list(_SCRIPTS), versions=dict.fromkeys(_SCRIPTS, _SCRIPTS[2]),
+                   compiler_options=dict.fromkeys(_SCRIPTS, _SCRIPTS[3]))  # fmt: skip
+    folder = save_run(run, tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["mallocgame", "report", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0, capsys.readouterr().err
+    drawn, said = _in_browser(folder / "report.html", tmp_path / "profile")
+    assert re.search(r'<html[^>]* data-drawn-after="\d+"', drawn), said[-2000:]
+    assert "CONSOLE" not in said, "an error, or something that the policy has stopped"
+    page = _Page(drawn)
+    assert "<title>run</title>" not in drawn and not {"img", "a", "b"} & (
+        set(page.tags) - set(_Page(to_html(make_run(*layers(6), None, compiled=False), {})).tags)
+    )
+    assert not [name for name, _ in page.attributes if name in ("onload", "onfocus", "onmouseover")]
+    assert " ".join(_SCRIPTS[0].split()) in page.text

@@ -61,7 +61,7 @@ class DiskCache:
         path = self._path(key)
         try:
             entry = _unpack(path.read_bytes())
-        except (OSError, ValueError, zlib.error):
+        except (OSError, ValueError, zlib.error, struct.error):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the least recently used are removed first

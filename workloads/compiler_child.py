@@ -34,6 +34,23 @@ MAX_ALARM_SECONDS = 10**7
 MIN_FREE_BYTES = 64 << 20  # the compiler cuts its dumps short, without a word, when a disk is full
 
 
+def _limit_memory(more: int) -> None:
+    """From here on this process gets at most `more` bytes on top of what it has mapped already.
+
+    One number in a text, a constant's dimension, makes XLA's parser ask for any amount.
+    """
+    import resource
+
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return  # no Linux
+    limit = pages * resource.getpagesize() + more
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
 class Server:
     """Answers requests one after another; state grows with the first request that needs it."""
 
@@ -97,6 +114,7 @@ class Server:
         """HLO text or StableHLO to a serialized HloModuleProto; needs no program."""
         from workloads import parse, xla_bindings
 
+        _limit_memory(parse.MEMORY_BYTES)
         if request["kind"] == parse.STABLEHLO:
             is_text = not blob.startswith(parse.BYTECODE)
             return {}, xla_bindings.stablehlo_to_proto(blob.decode() if is_text else blob)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from malloc_game.errors import one_line
+
 
 class WorkloadError(Exception):
     """The user's mistake: a program, target or option that does not exist or cannot be used."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__(), most=2000)
 
 
 class CompilerUnavailable(WorkloadError):

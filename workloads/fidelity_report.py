@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from malloc_game import MallocGameError
+from malloc_game.errors import printable
 from malloc_game.fileio import from_json, read_json, write_bytes, write_json
 from workloads.compile import versions
+from workloads.contest.document import code, plain
 from workloads.errors import CompileError, WorkloadError
 from workloads.farm import Farm, Task, TaskLost
 from workloads.fidelity import Fidelity, Sample
@@ -22,6 +24,7 @@ BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
 _FINAL_AIM = 0.005  # for the error of the plan that a correction loop ends with
 _NUM_WORST = 12  # instructions in the tables
+_MOST = 1e18  # no number of a measurement is larger: they are cycles, seconds and shares
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -44,6 +47,11 @@ def load(path: pathlib.Path) -> Fidelity:
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise MallocGameError(f"{path}: not a fidelity measurement of this release")
     found = from_json(Fidelity, content.get("fidelity"), str(path))
+    samples = [s for s in (found.xla_default, found.final, *found.random) if s is not None]
+    numbers = [n for s in samples for n in (s.predicted, s.compiled, s.honoured, s.wait_cycles)]
+    numbers += [found.deviation, found.seconds, *(w.error for w in found.worst)]
+    if not all(n is None or 0 <= n <= _MOST for n in numbers) or found.xla_default.error is None:
+        raise MallocGameError(f"{path}: a number is out of range, or XLA's default has none")
     return dataclasses.replace(found, versions=dict(found.versions))
 
 
@@ -123,7 +131,7 @@ def text(fidelity: Fidelity) -> str:
     for row in fidelity.worst:
         trips = f" x {row.trip_count}" if row.trip_count > 1 else ""
         lines.append(f"  {row.error:8.3%}  {row.name} ({row.opcode}{trips})")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 # -- many programs ---------------------------------------------------------------------------
@@ -212,8 +220,8 @@ def markdown(cells: Sequence[Fidelity], failures: Mapping[str, str] | None = Non
     met = {True: "yes", False: "no", None: "-"}
     lines = [
         f"{everything.pairs} program-target pairs: {len(programs)} programs on"
-        f" {', '.join(targets)}; {everything.mappings} random mappings compiled;"
-        f" {'; '.join(sorted(known))}.",
+        f" {plain(', '.join(targets))}; {everything.mappings} random mappings compiled;"
+        f" {plain('; '.join(sorted(known)))}.",
         "",
         *_table("figure | aim | measured | met", "---|---|---|---",
                 [(*figure, met[is_met]) for *figure, is_met in _figures(everything)]),
@@ -238,12 +246,17 @@ def markdown(cells: Sequence[Fidelity], failures: Mapping[str, str] | None = Non
         "program | target | instruction | error",
         "---|---|---|---:",
         (
-            (c.program, c.target, f"`{row.name}` ({row.opcode})", _percent(row.error))
+            (
+                plain(c.program),
+                plain(c.target),
+                f"{code(row.name)} ({plain(row.opcode)})",
+                _percent(row.error),
+            )
             for row, c in worst[:_NUM_WORST]
         ),
     )
     for pair, reason in sorted((failures or {}).items()):
-        lines += [f"Not measured: {pair}: {reason}", ""]
+        lines += [f"Not measured: {plain(pair)}: {plain(reason)}", ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
@@ -255,7 +268,7 @@ def _table(head: str, rule: str, rows: Iterable[Iterable[Any]]) -> list[str]:
 
 def _target_cells(target: str, s: Summary) -> tuple[Any, ...]:
     return (
-        target, s.pairs, _percent(s.honoured), _percent(s.honoured_least),
+        plain(target), s.pairs, _percent(s.honoured), _percent(s.honoured_least),
         _percent(s.error_median), _percent(s.error_p95), _percent(s.final), _percent(s.default),
         _rank(s.rank), _percent(s.unfit), s.compiles, f"{s.seconds:.0f}",
     )  # fmt: skip
@@ -263,7 +276,7 @@ def _target_cells(target: str, s: Summary) -> tuple[Any, ...]:
 
 def _pair_cells(c: Fidelity) -> tuple[Any, ...]:
     return (
-        c.program, c.target, c.decisions, c.refused, _percent(c.honoured),
+        plain(c.program), plain(c.target), c.decisions, c.refused, _percent(c.honoured),
         _percent(_quantile(c.errors, 0.5)), _percent(_quantile(c.errors, 0.95)),
         _percent(abs(c.final.error)) if c.final and c.final.error is not None else "-",
         _percent(abs(c.xla_default.error)), _rank(c.rank_correlation),
@@ -277,7 +290,7 @@ def write_into(path: pathlib.Path, tables: str) -> None:
     A file that does not exist is made. Raises: as `frame`; MallocGameError: it cannot be written.
     """
     before, after = frame(path)
-    write_bytes(path, f"{before}{BEGIN}\n\n{tables}\n{END}{after}".encode())
+    write_bytes(path, f"{before}{BEGIN}\n\n{tables}\n{END}{after}".encode(errors="replace"))
 
 
 def frame(path: pathlib.Path) -> tuple[str, str]:

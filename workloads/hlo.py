@@ -200,7 +200,8 @@ def _find_cycles(config: object) -> int | None:
     if not isinstance(config, dict):
         return None
     if "estimated_cycles" in config:
-        return int(config["estimated_cycles"])
+        cycles = config["estimated_cycles"]  # a number, or one in quotes as protos are printed
+        return int(cycles) if isinstance(cycles, int | str) else None
     return next((c for c in map(_find_cycles, config.values()) if c is not None), None)
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from malloc_game import TARGETS, CostTable, Problem, ProblemError, Target
+from malloc_game import TARGETS, CostTable, MallocGameError, Problem, ProblemError, Target
 from malloc_game import Instruction as TimedInstruction
+from malloc_game.fileio import read_bytes
 from workloads import parse, roofline
 from workloads.compile import DEFAULT_TIMEOUT, CompilerSession, check_target, versions
 from workloads.cost_model import Traffic
@@ -99,10 +100,9 @@ def import_file(file: str, target: str) -> Problem:
     if not path.exists() and (":" in file or file in SUITE):
         return import_program(file, target)
     try:
-        with path.open("rb") as opened:
-            content = opened.read(parse.MAX_BYTES + 1)
-    except OSError as error:
-        raise WorkloadError(f"cannot read {file}: {error.strerror or error}") from error
+        content = read_bytes(path, parse.MAX_BYTES)
+    except MallocGameError as error:
+        raise WorkloadError(str(error)) from error
     if path.suffix == ".py":
         raise WorkloadError(f"{file}: no function given; give {file}:function")
     return _import(content, parse.kind_of(content, file), target, path.name)

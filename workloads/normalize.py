@@ -18,6 +18,10 @@ from workloads.errors import WorkloadError
 from workloads.hlo_schema import message_class
 
 MAX_INSTRUCTIONS = 200_000  # after inlining
+# Looked at while inlining: calls of computations that only call others leave no instruction behind,
+# and a hundred of them that call each other twice would take forever.
+_MAX_VISITS = 2 * MAX_INSTRUCTIONS
+_MAX_COPIED_BYTES = 1 << 30  # of inlined instructions, large constants and configs included
 _MAX_DEPTH = 100  # of computations inside each other
 _MAX_BYTES = 1 << 50
 _TUPLE = 13
@@ -61,6 +65,8 @@ class _Rewriter:
         self._names: set[str] = set()
         self._suffix: dict[str, int] = {}
         self._num_instructions = 0
+        self._num_visits = 0
+        self._num_bytes = 0
         self._num_computations = 0
         self._whole: dict[int, int] = {}  # computations that count as one instruction: old to new
         self._open: list[int] = []
@@ -122,6 +128,8 @@ class _Rewriter:
         _require(len(self._open) < _MAX_DEPTH, f"computation {name} is nested too deeply")
         self._open.append(old)
         new_ids: dict[int, int] = {}
+        self._num_visits += len(self._computations[old].instructions)
+        _require(self._num_visits <= _MAX_VISITS, "its calls are too many to inline")
         for instruction in self._ordered(old):
             _check_instruction(instruction)
             operands = [new_ids[i] for i in instruction.operand_ids]
@@ -152,6 +160,8 @@ class _Rewriter:
             self._num_instructions <= MAX_INSTRUCTIONS,
             f"it has more than {MAX_INSTRUCTIONS} instructions once its calls are inlined",
         )
+        self._num_bytes += old.ByteSize()
+        _require(self._num_bytes <= _MAX_COPIED_BYTES, "it is too large once its calls are inlined")
         fresh = type(old)()
         fresh.CopyFrom(old)
         fresh.id = self._num_instructions

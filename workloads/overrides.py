@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from google.protobuf.text_encoding import CEscape
+
 from malloc_game import PREFETCH, Assignment, Exclusion, Problem
 from malloc_game.problem import index_text
 
@@ -25,20 +27,27 @@ KEEP_PREFETCHES = {"xla_tpu_msa_inefficient_use_to_copy_ratio": "0"}
 KEEP_EVERYTHING = (
     'overrides { hlo_position_matcher { instruction_name_regex: ".*" } keep_in_default_memory {} }'
 )
-_VALUE_NAME = re.compile(r"(.*?)(?:\{([\d,]+)\})?'*$")
+_TUPLE_INDEX = re.compile(r"\{([0-9]+(?:,[0-9]+)*)\}\Z")
 
 
 def _quote(name: str) -> str:
-    """A name as a regular expression that matches it alone, inside a quoted proto string."""
-    return "^" + re.escape(name).replace("\\", "\\\\").replace('"', '\\"') + "$"
+    """A name as a regular expression that matches it alone, inside a quoted proto string.
+
+    Whatever is in the name, the text is ASCII, and neither the string nor the line ends in it.
+    """
+    pattern = "^" + re.escape(name) + "$"
+    return CEscape(pattern.encode(errors="surrogatepass"), as_utf8=False)
 
 
 def position_matcher(value_name: str) -> str:
     """The filter that matches the position, `name` or `name{index}`, at which a value is made."""
-    name, index = _VALUE_NAME.match(value_name).groups()
+    name = value_name.rstrip("'")  # primes tell values of one name apart
+    index = _TUPLE_INDEX.search(name)
+    name = name[: index.start()] if index else name
     inside = f'instruction_name_regex: "{_quote(name)}"'
     if index:
-        inside += " tuple_index { " + " ".join(f"index: {i}" for i in index.split(",")) + " }"
+        numbers = index.group(1).split(",")
+        inside += " tuple_index { " + " ".join(f"index: {i}" for i in numbers) + " }"
     return f"hlo_position_matcher {{ {inside} }}"
 
 

@@ -21,10 +21,14 @@ HLO_PROTO = "HLO proto"
 STABLEHLO = "StableHLO"
 
 PARSE_TIMEOUT = 120.0  # seconds
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 28
+MEMORY_BYTES = 8 << 30  # for parsing one text, in the child process
 BYTECODE = b"ML\xefR"  # MLIR's magic number
-_STABLEHLO = re.compile(r"^\s*(?:module\b|func\.func\b|\"builtin\.module\"|#loc)", re.MULTILINE)
-_HLO = re.compile(r"^\s*(?:HloModule\b|ENTRY\b|(?:ROOT\s+)?%?[\w.-]+\s*=\s*\(?\w+\[)", re.MULTILINE)
+# Nothing in them spans lines: they look at each line once, however many are empty.
+_STABLEHLO = re.compile(r"^[ \t]*(?:module\b|func\.func\b|\"builtin\.module\"|#loc)", re.MULTILINE)
+_HLO = re.compile(
+    r"^[ \t]*(?:HloModule\b|ENTRY\b|(?:ROOT[ \t]+)?%?[\w.-]+[ \t]*=[ \t]*\(?\w+\[)", re.MULTILINE
+)
 
 
 def kind_of(content: str | bytes, where: str = "the input") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ from workloads.suite import suite
 
 DATA = Path(__file__).parent / "data"
 INDEX_VERSION = 1
+_NAME = re.compile(r"\w[\w.]*-\w+")  # of a pair; it is part of a path
 # A pair is contended if a mapping might be this share faster than XLA's default.
 CONTENDED = 0.01
 # Compiles for a problem: half of what a measurement of fidelity takes, so that `make suite` takes
@@ -90,7 +92,11 @@ def load_index(directory: Path = DATA) -> tuple[Pair, ...]:
         content = read_json(path)
         if not isinstance(content, dict) or content.get("index_version") != INDEX_VERSION:
             raise WorkloadError(f"{path}: not an index of version {INDEX_VERSION}")
-        return from_json(tuple[Pair, ...], content.get("pairs"), "pairs")
+        found = from_json(tuple[Pair, ...], content.get("pairs"), "pairs")
+        for pair in found:
+            if not _NAME.fullmatch(pair.name):
+                raise WorkloadError(f"{path}: {pair.name!r} is no program on a target")
+        return found
     except mg.MallocGameError as error:
         raise WorkloadError(f"{error}; run `make suite` or restore the file") from error
 
@@ -161,7 +167,7 @@ def describe(path: Path) -> Pair:
     problem = mg.load_problem(path)
     reference = mg.load_reference(path, problem)
     provenance = problem.provenance
-    entry = suite().get(provenance.get("program", ""))
+    entry = suite().get(str(provenance.get("program", "")))
     if entry is None or reference is None or "bound_cycles" not in provenance:
         raise WorkloadError(f"{path}: not a problem file of the suite; move it elsewhere")
     default = mg.latency(problem, reference).cycles

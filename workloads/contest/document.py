@@ -8,6 +8,8 @@ import html
 import re
 from collections.abc import Sequence
 
+from malloc_game.errors import printable
+
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
@@ -52,12 +54,12 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Heading):
-        return "#" * block.level + " " + _plain(block.text)
+        return "#" * block.level + " " + plain(block.text)
     if isinstance(block, Text):
-        return _plain(block.text)
+        return plain(block.text)
     if isinstance(block, Picture):
-        return f"![{_plain(block.caption)}]({block.file})"
-    lines = [[_plain(cell) for cell in line] for line in (block.header, *block.rows)]
+        return f"![{plain(block.caption)}]({block.file})"
+    lines = [[plain(cell) for cell in line] for line in (block.header, *block.rows)]
     width = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     is_left = [i < block.num_left for i in range(len(width))]
     rule = [
@@ -73,7 +75,12 @@ def _markdown(block: Block) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [aligned[0], rule, *aligned[1:]])
 
 
-def _plain(text: str) -> str:
+def code(text: str) -> str:
+    """A name in a code span, which nothing in it can end, in a table's cell."""
+    return "`" + printable(" ".join(text.split())).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def plain(text: str) -> str:
     """One line in which nothing is a table's border, a tag, or the start of a link or of code."""
     text = html.escape(" ".join(text.split()), quote=False)
     return re.sub(r"([\\|`*\[\]])", r"\\\1", text)

@@ -113,8 +113,8 @@ def write(results: Results, out: Path) -> str:
         if isinstance(block, Picture):
             write_bytes(out / block.file, block.svg)
     text = markdown(blocks)
-    write_bytes(out / "report.md", text.encode())
-    write_bytes(out / "report.html", to_html(blocks).encode())
+    write_bytes(out / "report.md", text.encode(errors="replace"))
+    write_bytes(out / "report.html", to_html(blocks).encode(errors="replace"))
     return text
 
 
@@ -246,7 +246,7 @@ def _groups(cells: Sequence[Cell]) -> Iterable[Block]:
             pairs = {c.pair: bool(c.first.contended) for c in members}
             means = {s.solver: s.speedup for s in scores.standings(members)}
             counts = [str(len(pairs)), str(sum(pairs.values()))]
-            lines.append([group, *counts, *(_factor(means[solver]) for solver in order)])
+            lines.append([group, *counts, *(_factor(means.get(solver)) for solver in order)])
         yield Heading(2, f"Speed-up over XLA's default by {title}")
         yield Table([title, "pairs", "contended", *order], lines)
 

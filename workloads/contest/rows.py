@@ -10,13 +10,15 @@ import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
+from urllib.parse import quote
 
 import malloc_game as mg
 from malloc_game import MallocGameError
-from malloc_game.fileio import from_json
+from malloc_game.fileio import from_json, parse_json, read_bytes
 
 # No gap is closed where less than this share of XLA's default latency is to be won.
 _NO_GAP = 1e-9
+_MOST = 1e18  # no number of a row is larger: they are cycles, seconds, counts and ratios
 _PACKAGES = ("jax", "numpy", "scipy", "ortools", "evosax")
 
 
@@ -146,7 +148,7 @@ def gap_closed(xla_default: float | None, bound: float, predicted: float) -> flo
 
 def ratio(xla_default: float | None, ours: float | None) -> float | None:
     """Speed-up over XLA's default; None where one of the two is not known, or nothing."""
-    return xla_default / ours if xla_default is not None and ours else None
+    return xla_default / ours if xla_default and ours else None
 
 
 def versions() -> dict[str, str]:
@@ -171,6 +173,36 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     return list({row.key: row for row in rows}.values())
 
 
+# What a run, and a compiled mapping, has unless it failed.
+_FOUND = {
+    Row: ("predicted",),
+    RaceRow: (),
+    CompiledRow: ("compiled", "xla_default_compiled", "compiled_speedup",
+                  "compiled_speedup_monotone", "honoured"),
+}  # fmt: skip
+
+
+_PAIRS = ("improvements", "history")
+
+
+def _check(row: Row | CompiledRow | RaceRow) -> None:
+    """Raises: ValueError: a field without which, or with which, there is no comparison."""
+    for field in dataclasses.fields(row):
+        value = getattr(row, field.name)
+        least = -_MOST if field.name == "gap_closed" else 0
+        if field.name in ("speedup", "compiled_speedup", "compiled_speedup_monotone"):
+            least = 1 / _MOST
+        numbers = [x for pair in value for x in pair] if field.name in _PAIRS else [value]
+        for number in numbers:
+            if isinstance(number, int | float) and not least <= number <= _MOST:
+                raise ValueError(f"{field.name} is {number}")
+        if field.name in _PAIRS and any(len(pair) != 2 for pair in value):
+            raise ValueError(f"{field.name} needs pairs of seconds and cycles")
+    for name in _FOUND[type(row)]:
+        if (getattr(row, name) is None) != (row.error is not None):
+            raise ValueError(f"{name} and error contradict each other")
+
+
 class Journal(Generic[AnyRow]):
     """A file of rows that one process at a time appends to, as a context manager.
 
@@ -188,18 +220,17 @@ class Journal(Generic[AnyRow]):
 
         Raises: MallocGameError: the file cannot be read, or a line is not a row.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
-        except OSError as error:
-            raise MallocGameError(f"cannot read {self.path}: {error.strerror or error}") from error
+        lines = read_bytes(self.path).split(b"\n")[:-1]
         return [self._row(line, f"{self.path}:{i + 1}") for i, line in enumerate(lines)]
 
     def _row(self, line: bytes, where: str) -> AnyRow:
         try:
-            return from_json(self.kind, json.loads(line), "row")
-        except (ValueError, RecursionError, MallocGameError) as error:
+            row = from_json(self.kind, parse_json(line), "row")
+            _check(row)
+            return row
+        except (ValueError, MallocGameError) as error:
             raise MallocGameError(
                 f"{where}: not a row of this release ({error}); remove the line, or choose another"
                 " directory"
@@ -255,4 +286,6 @@ def race_results(out: Path) -> Journal[RaceRow]:
 
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:
     """Where the mapping of a run is kept."""
-    return out / "assignments" / f"{row.pair}.{row.solver}.{row.seed}.json"
+    # A target's name comes from a problem file: no character in it may name another directory.
+    name = quote(f"{row.pair}.{row.solver}.{row.seed}", safe="", errors="surrogatepass")
+    return out / "assignments" / f"{name}.json"
