@@ -79,7 +79,7 @@ def _measure(
     targets: tuple[str, ...],
     out: pathlib.Path | None,
     timeout: float,
-    settings: dict[str, int],
+    settings: dict[str, Any],
     farm_settings: dict[str, Any],
 ):
     """Measurements of programs on targets, and the reasons of those that failed."""

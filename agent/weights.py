@@ -60,10 +60,10 @@ def load_agent(path: str | pathlib.Path) -> Agent:
         content = flax.serialization.msgpack_restore(data)
     except Exception as error:  # msgpack and flax raise many kinds
         raise ConfigError(f"{path} is not an agent file: {type(error).__name__}") from error
-    texts = [content.get(name) for name in ("format", "config")] if type(content) is dict else []
-    if not all(type(text) is str for text in texts) or texts[:1] != [_FORMAT]:
+    found, text = (content.get(n) if type(content) is dict else None for n in ("format", "config"))
+    if found != _FORMAT or not isinstance(text, str):
         raise ConfigError(f"{path} is not an agent file of this version ({_FORMAT})")
-    config = AgentConfig.from_json(texts[1])
+    config = AgentConfig.from_json(text)
     return config, _checked(content.get("params"), params_shapes(config), str(path))
 
 

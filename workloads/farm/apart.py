@@ -61,6 +61,7 @@ def run_apart(call: bytes, limits: Limits, is_stopped: Callable[[], bool] = lamb
         os.close(answers_out)
     began = time.monotonic()
     answer = _Reader(answers_in)
+    assert process.stdin is not None  # a pipe
     try:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(LENGTH.pack(len(call)) + call)
@@ -135,6 +136,7 @@ def _kill(process: subprocess.Popen) -> None:
     for pid in list(_with_descendants(process.pid)) if process.poll() is None else []:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+    assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     process.wait()

@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import importlib.util
+import logging
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -115,7 +116,7 @@ class RayFarm(Farm):
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # it raises many kinds
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise FarmError(f"no Ray cluster at {address}: {reason[:200]}") from error
