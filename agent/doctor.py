@@ -19,6 +19,7 @@ OK, OPTIONAL, BROKEN = "ok", "optional", "broken"
 # Extras of this package, each with the modules that it brings.
 EXTRAS = {
     "solvers": ("evosax",),
+    "farm": ("ray",),
     "plot": ("matplotlib",),
     "gym": ("gymnasium",),
     "bench": ("jumanji", "pgx"),

@@ -61,7 +61,7 @@ def load_agent(path: str | pathlib.Path) -> Agent:
     except Exception as error:  # msgpack and flax raise many kinds
         raise ConfigError(f"{path} is not an agent file: {type(error).__name__}") from error
     found, text = (content.get(n) if type(content) is dict else None for n in ("format", "config"))
-    if found != _FORMAT or not isinstance(text, str):
+    if not isinstance(found, str) or found != _FORMAT or not isinstance(text, str):
         raise ConfigError(f"{path} is not an agent file of this version ({_FORMAT})")
     config = AgentConfig.from_json(text)
     return config, _checked(content.get("params"), params_shapes(config), str(path))

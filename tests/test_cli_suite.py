@@ -167,6 +167,15 @@ def test_a_choice_without_results_is_named(call, data, tmp_path):
     assert_one_line_error(done, 2, "holds no results of these pairs and solvers")
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard by children: shells start what runs in the background with it ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_at_once_and_says_what_is_kept(tmp_path):
     path, out = tmp_path / "mine.json.gz", tmp_path / "out"
     mg.save_problem(mg.random_problem(2, num_instructions=30), path)

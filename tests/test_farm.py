@@ -198,6 +198,8 @@ def cluster():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_node_that_dies_costs_one_task(cluster, tmp_path):
+    import ray
+
     both, second = cluster
     file = str(tmp_path / "log")
     tasks = [Task.of(farm_tasks.wait_for, file, name) for name in ("a", "b")]
@@ -214,6 +216,7 @@ def test_a_node_that_dies_costs_one_task(cluster, tmp_path):
             all_done = asking.submit(list, answers)
             _wait(lambda: len(begun()) == 2)  # one on each node
             both.remove_node(second, allow_graceful=False)
+            _wait(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
             pathlib.Path(file + ".go").touch()
             done = {found.task: found for found in all_done.result()}
     assert [done[task].value for task in tasks] == ["a", "b", 4, None]
