@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -67,11 +67,16 @@ _FARM = (
 )  # fmt: skip
 
 
-def farm_options(command: Callable) -> Callable:
-    """The options of a command whose pairs run on a farm; `open_farm` takes them."""
-    for option in reversed(_FARM):
+def with_options(command: Callable, options: Sequence[Callable]) -> Callable:
+    """The command with these options of click's, in this order in its help."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def farm_options(command: Callable) -> Callable:
+    """The options of a command whose pairs run on a farm; `open_farm` takes them."""
+    return with_options(command, _FARM)
 
 
 @contextlib.contextmanager

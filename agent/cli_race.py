@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from agent.cli_suite import _filters, _pairs, _progress, _seeds
+from agent.cli_suite import choose_pairs, pair_filters, read_seeds, show_progress
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[PAIR]...")
-@_filters
+@pair_filters
 @click.option("--contender", "contenders", multiple=True, metavar="NAME",
               help="optimize, learned_greedy, knobs or hill_climbing; several times for several."
               " All by default.")  # fmt: skip
@@ -52,8 +52,8 @@ def race(
     from workloads.compile import check_compiler
     from workloads.contest import rows
 
-    chosen, numbers = racing.choose_contenders(contenders), _seeds(seeds)
-    pairs = _pairs(data, names, filters)
+    chosen, numbers = racing.choose_contenders(contenders), read_seeds(seeds)
+    pairs = choose_pairs(data, names, filters)
     report.check_directory(out)
     if report_only:
         there = {pair.name for pair in pairs}
@@ -68,7 +68,7 @@ def race(
             raise click.UsageError(f"--out {out} holds no races of these pairs and seconds")
     else:
         check_compiler()
-        with _progress("racing") as progress:
+        with show_progress("racing") as progress:
             found = racing.race(pairs, chosen, seconds, numbers, out, progress)
     text = race_report.markdown(found)
     fileio.write_bytes(out / "race.md", text.encode())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli_common import farm_options, open_farm
+from agent.cli_common import farm_options, open_farm, with_options
 from malloc_game.errors import printable
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ _FILTERS = (
 )  # fmt: skip
 
 
-def _filters(command: Callable) -> Callable:
-    for option in reversed(_FILTERS):
-        command = option(command)
-    return command
+def pair_filters(command: Callable) -> Callable:
+    """The options of a command that choose among pairs; `choose_pairs` takes them."""
+    return with_options(command, _FILTERS)
 
 
-def _pairs(
+def choose_pairs(
     data: pathlib.Path | None, names: tuple[str, ...], filters: dict[str, Any]
 ) -> list[Pair]:
+    """The pairs of these names that pass the filters. Raises: WorkloadError: there are none."""
     from workloads.contest import select
     from workloads.suite_data import load_index, pairs
 
@@ -57,7 +57,7 @@ def _pairs(
 
 
 @click.command()
-@_filters
+@pair_filters
 @click.option("--build", "builds", is_flag=True,
               help="Extract missing pairs with the real compiler first, those named by PAIR or all"
               " of suite.json.")  # fmt: skip
@@ -87,7 +87,7 @@ def suite(
     if builds:
         with open_farm(workers, ray_address, task_seconds, task_memory) as farm:
             _build(names, data, compile_timeout, farm)
-    found = _pairs(data, names, filters)
+    found = choose_pairs(data, names, filters)
     fields = ["program", "family", "split", "target", "decisions", "contended", "headroom"]
     rows = [{name: getattr(pair, name) for name in fields} for pair in found]
     if as_json:
@@ -121,7 +121,7 @@ def _build(
 
 @click.command()
 @click.argument("problems", nargs=-1, metavar="[PAIR|FILE]...")
-@_filters
+@pair_filters
 @click.option("--solver", "solvers", multiple=True, metavar="NAME",
               help="One of the solvers; several times for several. All by default.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(0, 1e6, min_open=True), default=60.0,
@@ -174,7 +174,7 @@ def bench(
     if report_only and compiles:
         raise click.UsageError("--report-only runs nothing: leave --compile out")
     is_all = not problems and not any(filters.values())
-    numbers = _seeds(seeds)
+    numbers = read_seeds(seeds)
     chosen = None if report_only and is_all else _cases(problems, data, filters)
     if not report_only:
         report.check_directory(out)
@@ -195,7 +195,8 @@ def bench(
         print(f"written to {out}: report.md, report.html, results.jsonl")
 
 
-def _seeds(text: str) -> list[int]:
+def read_seeds(text: str) -> list[int]:
+    """The numbers of an option --seeds. Raises: click.UsageError: they are none, or repeated."""
     try:
         seeds = [int(word) for word in text.split(",")]
     except ValueError:
@@ -216,7 +217,7 @@ def _cases(
     names = tuple(name for name in problems if name not in files)
     cases = [Case.of_file(pathlib.Path(file)) for file in dict.fromkeys(files)]
     if names or not files:
-        cases += [Case.of_pair(pair, data or DATA) for pair in _pairs(data, names, filters)]
+        cases += [Case.of_pair(pair, data or DATA) for pair in choose_pairs(data, names, filters)]
     return cases
 
 
@@ -237,11 +238,11 @@ def _run(
     if compile_timeout is not None:
         check_compiler()
     try:
-        with _progress("solving") as progress:
+        with show_progress("solving") as progress:
             options: dict[str, Any] = {"farm": farm, "progress": progress}
             _in_thread(lambda: contest.run(cases, solvers, seconds, seeds, out, **options))
         if compile_timeout is not None:
-            with _progress("compiling") as progress:
+            with show_progress("compiling") as progress:
                 contest.compile_mappings(
                     cases,
                     out,
@@ -281,7 +282,7 @@ def _in_thread(work: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Progress]:
+def show_progress(what: str) -> Iterator[Progress]:
     """A progress bar on stderr for people, plain lines for files."""
     from rich.console import Console
     from rich.progress import (

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 
 import chex
-import jax
 import numpy as np
 
 import malloc_game
@@ -21,6 +20,7 @@ from agent.features import simple_plays
 from agent.planning import Planner
 from agent.stretches import MAX_DECISIONS, SOURCE, StretchSearch
 from malloc_game.decisions import list_decisions
+from malloc_game.solvers.decode import replay
 from malloc_game.state import COMPILER
 
 # Of all the relaxation's plays and greedy's, those that the planner learns from.
@@ -38,9 +38,6 @@ def first_games(
     relaxed: float32[D], see `buckets.relaxed_choices`."""
     cycles, actions = map(np.asarray, simple_plays(program, relaxed))
     return [actions[i] for i in np.argsort(cycles, kind="stable")[:count]]
-
-
-_replay = jax.jit(malloc_game.replay)
 
 
 class ProblemPlanner:
@@ -74,7 +71,7 @@ class ProblemPlanner:
         """Goes on with the same decisions after costs were corrected.
 
         Raises: ValueError if the problem's shapes differ."""
-        former = self._best
+        former, found_by = self._best, self.best_source
         self._problem = problem
         self._program = malloc_game.encode(problem, rules=self.config.rules)
         self.planner.set_program(self._program)
@@ -84,8 +81,9 @@ class ProblemPlanner:
             self._search_seconds += self._search.seconds
         self._search = None
         self._take_game()
-        if not malloc_game.check(problem, former):
-            self._take(former, malloc_game.latency(problem, former).cycles, self.best_source)
+        cycles = malloc_game.latency(problem, former).cycles
+        if cycles < self.best_cycles and not malloc_game.check(problem, former):
+            self._take(former, cycles, found_by)
 
     def run(self, seconds: float | None = None, iterations: int | None = None) -> None:
         """Plans until `seconds` or `iterations` (as of `Planner.run`) are over.
@@ -135,7 +133,7 @@ class ProblemPlanner:
     def _take_game(self) -> None:
         """The planner's best game becomes the best mapping."""
         actions = self.planner.best_actions
-        state = _replay(self._program, actions)
+        state = replay(self._program, actions)
         mapping = malloc_game.to_assignment(self._problem, state, "agent", rules=self.config.rules)
         cycles = malloc_game.latency(self._problem, mapping).cycles
         self._take(mapping, cycles, self.planner.best_source)

@@ -14,18 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agent.race_child import OPTIMIZE
 from workloads.contest import rows
 from workloads.contest.rows import RaceRow
+from workloads.contest.runner import Progress
 from workloads.errors import WorkloadError
 from workloads.rivals import COMPILER_RIVALS
 from workloads.suite_data import Pair
 
 CONTENDERS = (OPTIMIZE, *COMPILER_RIVALS)
-Progress = Callable[[int, int, str], None]
 # Seconds for the compile that is under way when the time is up, and for leaving.
 _GRACE = 900.0
 

@@ -13,6 +13,7 @@ from malloc_game import MallocGameError
 from tests import test_cli
 from tests.test_cli import assert_one_line_error
 from workloads.contest import rows
+from workloads.contest.runner import no_progress
 from workloads.errors import WorkloadError
 from workloads.suite_data import pairs
 
@@ -35,10 +36,6 @@ def children(monkeypatch):
 
     monkeypatch.setattr(race.subprocess, "run", run)
     return types.SimpleNamespace(asked=asked, answers=answers)
-
-
-def no_progress(done, total, message):
-    del done, total, message
 
 
 def test_what_comes_after_the_time_does_not_count(children, tmp_path):

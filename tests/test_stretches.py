@@ -111,8 +111,9 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency():
         dataclasses.replace(t, cycles=tuple(3 * c for c in t.cycles)) for t in PROBLEM.cost_tables
     )
     dearer = dataclasses.replace(PROBLEM, cost_tables=tables)
-    before = planner.best_assignment
+    before, found_by = planner.best_assignment, planner.best_source
     planner.set_problem(dearer)
+    assert (planner.best_assignment, planner.best_source) == (before, found_by)
     assert planner.best_cycles <= mg.latency(dearer, before).cycles
     planner.run(iterations=1)
     assert mg.check(dearer, planner.best_assignment) == []

@@ -15,27 +15,20 @@ import jax
 import numpy as np
 import pytest
 
-import malloc_game as mg
 from agent import cli, train_command, training
 from agent.checkpoint import Checkpoints
 from agent.config import ConfigError
 from agent.train_command import train
 from agent.training import Trainer
 from agent.weights import load_agent
-from tests.training_for_tests import SMALL, tasks
+from tests.training_for_tests import SMALL, problem_files, tasks
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
-    """Files of two problems of one bucket."""
-    directory = tmp_path_factory.mktemp("problems")
-    paths = []
-    for task in tasks(12, 16):
-        paths.append(directory / f"{task.name}.json.gz")
-        mg.save_problem(task.problem, paths[-1], mg.all_default(task.problem))
-    return paths
+    return problem_files(tmp_path_factory.mktemp("problems"))
 
 
 def _equal(a: Trainer, b: Trainer) -> None:

@@ -14,23 +14,17 @@ import time
 import numpy as np
 import pytest
 
-import malloc_game as mg
 from agent import cli
 from agent.checkpoint import Checkpoints
 from tests.train_processes import CONFIG
-from tests.training_for_tests import tasks
+from tests.training_for_tests import problem_files
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("problems")
-    paths = []
-    for task in tasks(12, 16):
-        paths.append(str(directory / f"{task.name}.json.gz"))
-        mg.save_problem(task.problem, paths[-1], mg.all_default(task.problem))
-    return paths
+    return [str(path) for path in problem_files(tmp_path_factory.mktemp("problems"))]
 
 
 @pytest.fixture(scope="module")

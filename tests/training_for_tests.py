@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import malloc_game as mg
 from agent.buckets import Task, make_task
@@ -44,3 +45,12 @@ def tasks(*sizes: int) -> list[Task]:
         problem = dataclasses.replace(problem, provenance={"bound_cycles": bound})
         found.append(make_task(problem, reference))
     return found
+
+
+def problem_files(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Files of two problems of one bucket."""
+    paths = []
+    for task in tasks(12, 16):
+        paths.append(directory / f"{task.name}.json.gz")
+        mg.save_problem(task.problem, paths[-1], mg.all_default(task.problem))
+    return paths

@@ -22,8 +22,20 @@ _MOST = 1e18  # no number of a row is larger: they are cycles, seconds, counts a
 _PACKAGES = ("jax", "numpy", "scipy", "ortools", "evosax")
 
 
+class _OfPair:
+    """What rows about a program on a target share; the fields are the rows' own."""
+
+    program: str
+    target: str
+
+    @property
+    def pair(self) -> str:
+        """`program-target`."""
+        return f"{self.program}-{self.target}"
+
+
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Row(_OfPair):
     """One run of a solver on a problem. Latencies are predicted cycles.
 
     After a failure `predicted` and all that follows from it are None, and `error` says why.
@@ -57,11 +69,6 @@ class Row:
     versions: Mapping[str, str]
 
     @property
-    def pair(self) -> str:
-        """`program-target`."""
-        return f"{self.program}-{self.target}"
-
-    @property
     def key(self) -> Hashable:
         """What the row is about: the last row of a key counts."""
         return self.pair, self.solver, self.seed
@@ -73,7 +80,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompiledRow:
+class CompiledRow(_OfPair):
     """The mapping of one run, compiled by the real compiler. Latencies are compiled cycles."""
 
     program: str
@@ -92,18 +99,13 @@ class CompiledRow:
     versions: Mapping[str, str]
 
     @property
-    def pair(self) -> str:
-        """`program-target`."""
-        return f"{self.program}-{self.target}"
-
-    @property
     def key(self) -> Hashable:
         """What the row is about: the last row of a key counts."""
         return self.pair, self.solver, self.seed, self.mapping_sha256
 
 
 @dataclasses.dataclass(frozen=True)
-class RaceRow:
+class RaceRow(_OfPair):
     """One run of a contender that has the compiler judge what it tries, from a cold start.
 
     Latencies are compiled cycles; None after a failure, and `error` says why."""
@@ -124,11 +126,6 @@ class RaceRow:
     seconds: float  # until the process ended
     error: str | None
     versions: Mapping[str, str]
-
-    @property
-    def pair(self) -> str:
-        """`program-target`."""
-        return f"{self.program}-{self.target}"
 
     @property
     def key(self) -> Hashable:
