@@ -20,7 +20,7 @@ from workloads.hlo_schema import message_class
 MAX_INSTRUCTIONS = 200_000  # after inlining
 # Looked at while inlining: calls of computations that only call others leave no instruction behind,
 # and a hundred of them that call each other twice would take forever.
-_MAX_VISITS = 2 * MAX_INSTRUCTIONS
+_MAX_VISITS = 8 * MAX_INSTRUCTIONS
 _MAX_COPIED_BYTES = 1 << 30  # of inlined instructions, large constants and configs included
 _MAX_DEPTH = 100  # of computations inside each other
 _MAX_BYTES = 1 << 50
