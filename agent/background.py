@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
-from agent.problem_planner import ProblemPlanner
+from agent.problem_planner import Best, ProblemPlanner
+
+_MOMENT_SECONDS = 0.01
+
+# Of the planner's threads: the compiler, another process, gets its core when it wants one.
+_NICENESS = 5
+
+
+def _yield_to_the_compiler() -> None:
+    """Lowers the priority of this thread and of those that it starts; where that is possible."""
+    if sys.platform == "linux":  # elsewhere it would be that of the process
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            niceness = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, niceness + _NICENESS)
 
 
 class BackgroundPlanner:
@@ -21,7 +39,7 @@ class BackgroundPlanner:
         self._make = make
         self._planner: ProblemPlanner | None = None
         self._is_over = threading.Event()
-        self._thread = ThreadPoolExecutor(1, "planner")
+        self._thread = ThreadPoolExecutor(1, "planner", initializer=_yield_to_the_compiler)
         self._running: Future | None = None
 
     def __enter__(self) -> BackgroundPlanner:
@@ -41,16 +59,25 @@ class BackgroundPlanner:
         self._is_over.clear()
         self._running = self._thread.submit(self._run, deadline)
 
-    def stop(self, at_least: float = 0.0) -> ProblemPlanner:
-        """Waits so many seconds and for the iteration under way; the planner, which then rests.
+    def best(self) -> Best | None:
+        """The best mapping so far, while it plans, too; None while the planner is being made."""
+        return None if self._planner is None else self._planner.best
 
-        Whatever planning raised is raised here."""
+    def stop(self, at_most: float = math.inf) -> ProblemPlanner | None:
+        """Waits for the iteration under way; the planner, which then rests.
+
+        None if that takes more than `at_most` seconds: it goes on planning then. Whatever planning
+        raised is raised here."""
         assert self._running is not None, "nothing was started"
-        running, self._running = self._running, None
-        end = time.monotonic() + at_least
-        while not running.done() and (left := end - time.monotonic()) > 0:
-            self._is_over.wait(min(left, 0.1))
         self._is_over.set()
+        done, _ = wait([self._running], None if at_most == math.inf else at_most)
+        if not done:
+            self._is_over.clear()
+            # It may just have seen that it is over.
+            done, _ = wait([self._running], _MOMENT_SECONDS)
+        if not done:
+            return None
+        running, self._running = self._running, None
         running.result()
         assert self._planner is not None
         return self._planner

@@ -72,8 +72,8 @@ def _is_problem_file(program: str) -> bool:
               help="Seconds of planning, after the two compiles that every run needs.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=pathlib.Path), default=None,
-              help="Directory for result.json, assignment.json, problem.json, and the long compiler"
-              " options (*.textproto).")  # fmt: skip
+              help="Directory for report.html, result.json, assignment.json, problem.json, and the"
+              " long compiler options (*.textproto).")  # fmt: skip
 @click.option("--compile-timeout", type=click.FloatRange(1, 1e6), default=600.0, show_default=True,
               help="Seconds for one compile.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")

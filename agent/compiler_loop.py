@@ -23,7 +23,7 @@ from workloads.verify import MODES, Verification, verify
 Progress = Callable[[str], None]
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
 _GREEDY_ROUNDS = 3
-_MAX_CALIBRATIONS = 10
+_MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
 # What the search promises is compiled if it is so much below the best so far.
@@ -41,16 +41,18 @@ class CompilerLoop:
         self.seconds_per_compile = 0.0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
-        self.tried: dict[tuple[int, ...], Candidate | None] = {}  # by masks; None: refused
+        self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
         self.guided: GuidedSearch | None = None
         self.began = time.monotonic()
         self.history: list[tuple[float, float]] = []  # see `Outcome`
 
     def extract(self) -> None:
         """The two compiles that every run needs, and the problem that comes of them."""
+        began = time.monotonic()
         found = extract_session(self.session, self.say)
         self.num_compiles += 2
-        self.seconds_per_compile = found.all_default.seconds
+        # All that goes with one included: the program is loaded, the modules are read.
+        self.seconds_per_compile = (time.monotonic() - began) / 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         problem = self.extraction.problem
         everything = mg.all_default(problem)
@@ -73,10 +75,12 @@ class CompilerLoop:
             self._note_time(candidate)
 
     def calibrate(self, seconds: float, seed: int) -> None:
-        """Teach the cost model with as many compiles as fit the time."""
+        """Teach the cost model with as many compiles as fit the time, if that is some.
+
+        One alone tells less than a compile of what is planned, which corrects what matters."""
         each = max(self.seconds_per_compile, 0.5)
         count = min(int(seconds / each), _MAX_CALIBRATIONS)
-        if count > 0:
+        if count >= _MIN_CALIBRATIONS:
             done = calibrate(
                 self.session,
                 self.extraction,
@@ -86,19 +90,41 @@ class CompilerLoop:
             )
             self.num_compiles += len(done.steps)
 
-    def correct_greedy(self) -> None:
-        """Greedy plans, is compiled, learns, until prediction and compiler agree."""
-        done = correct(
-            self.session, self.extraction, plan_greedily, rounds=_GREEDY_ROUNDS, progress=self.say
-        )
-        for one in done.rounds:
+    def correct_greedy(self, seconds: float) -> None:
+        """Greedy plans, is compiled, learns, until prediction and compiler agree.
+
+        As often as fits the time, once in any case."""
+        rounds = int(seconds / max(self.seconds_per_compile, 0.5))
+        rounds = min(max(rounds, 1), _GREEDY_ROUNDS)
+
+        def note(done: Round) -> None:
             self.num_compiles += 1
-            self._note("greedy", one)
+            self._note("greedy", done)
+
+        correct(
+            self.session,
+            self.extraction,
+            plan_greedily,
+            rounds=rounds,
+            progress=self.say,
+            on_round=note,
+        )
+
+    def best_compiled(self) -> float:
+        """Cycles of the best of all candidates so far."""
+        return min(c.compiled for c in self.candidates.values() if c.compiled)
+
+    def promises(self, assignment: mg.Assignment) -> bool:
+        """Whether it is predicted to be faster than all so far, and was not compiled yet."""
+        if _anonymous(assignment) in self.tried:
+            return False
+        predicted = mg.latency(self.extraction.problem, assignment).cycles
+        return predicted < self.best_compiled() * _WORTH_A_COMPILE
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
-        if assignment.masks in self.tried:
-            self._keep(source, self.tried[assignment.masks])
+        if _anonymous(assignment) in self.tried:
+            self._keep(source, self.tried[_anonymous(assignment)])
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
@@ -124,7 +150,7 @@ class CompilerLoop:
     def _note(self, source: str, done: Round) -> Candidate | None:
         """Remember what became of a compile, and keep it if it is the best of its source."""
         assignment, found = done.assignment, done.verification
-        self.tried.setdefault(assignment.masks, None)
+        self.tried.setdefault(_anonymous(assignment), None)
         if found is None:
             return None
         self._note_refusals(assignment, found)
@@ -132,7 +158,7 @@ class CompilerLoop:
             source, self._realised(assignment, found), done.predicted, found.cycles,
             found.honoured, found.not_honoured, found.options,
         )  # fmt: skip
-        self.tried[assignment.masks] = candidate
+        self.tried[_anonymous(assignment)] = candidate
         self._keep(source, candidate)
         return candidate
 
@@ -158,8 +184,7 @@ class CompilerLoop:
     def compile_guided(self) -> bool:
         """Compile what the search thinks most of, if it promises to be the best of all; whether."""
         assert self.guided is not None
-        best = min(c.compiled for c in self.candidates.values() if c.compiled)
-        found = self.guided.compile_best(below=best * _WORTH_A_COMPILE)
+        found = self.guided.compile_best(below=self.best_compiled() * _WORTH_A_COMPILE)
         if found is None:
             return False
         self.num_compiles += 1
@@ -216,6 +241,10 @@ class CompilerLoop:
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self.deadline - time.monotonic()
+
+
+def _anonymous(assignment: mg.Assignment) -> mg.Assignment:
+    return dataclasses.replace(assignment, source="")
 
 
 def _guided_candidate(found: Found) -> Candidate:

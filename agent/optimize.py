@@ -16,13 +16,20 @@ from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
 from agent.pretrained import make_planner
+from agent.problem_planner import Best, ProblemPlanner
+from agent.turns import take_turns
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS, overrides
 from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
-_CALIBRATION_SHARE = 0.2
+_CALIBRATION_SHARE = 0.1
+# Share of it for the rounds of the greedy rival, of which one is made in any case.
+_GREEDY_SHARE = 0.2
+# To correct the agent's costs, its iteration is waited for; not while it compiles its games.
+_MOST_WAITING_SECONDS = 5.0
+_POLL_SECONDS = 0.2
 # The agent's turns between compiles: long enough for some batches of games, short enough to correct
 # costs a few times within a small budget.
 _MIN_TURN_SECONDS = 4.0
@@ -49,7 +56,8 @@ def optimize(
     program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
     and compiling after the two compiles that every run needs (a little more if a compile is under
     way). config: of an agent that learns from nothing; by default the pretrained one goes on.
-    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget.
+    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget; what
+    would be compiled after it is not.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
@@ -69,7 +77,7 @@ def optimize(
         if decisions == 0:
             say("nothing to decide: the compiler's default is the only mapping")
         else:
-            found_by, stats = _plan(loop, config, seed, budget)
+            found_by, stats = _plan(loop, config, seed, budget, is_hard=deadline is not None)
         for source in PLANNED:
             if source not in loop.candidates:
                 nothing = loop.candidates["all_default"]
@@ -97,44 +105,71 @@ def optimize(
 
 
 def _plan(
-    loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float
+    loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
 ) -> tuple[str | None, dict]:
-    """Greedy first, then by turns the agent, which starts from greedy's and XLA's games, and the
-    search over what XLA may place by itself; all compiled. The agent plans while the compiler
-    works, under the costs that were known when its turn began."""
+    """Greedy first, then by turns what the agent has found and the search over what XLA may place
+    by itself; all compiled. The agent plans while the compiler works, under the costs that were
+    known when its turn began. is_hard: what is compiled after the deadline is of no use."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
     problem, known = loop.extraction.problem, (loop.xla_default,)
-    found_by, stats = None, {}
+    planned = problem  # what the agent plans for, but for corrections that it has not seen
+    found_by: str | None = None
+
+    def propose(found: Best) -> bool:
+        nonlocal found_by
+        former = loop.candidates.get("agent")
+        if former is not None and not loop.promises(found.assignment):
+            return False
+        loop.propose("agent", found.assignment)
+        if former is not loop.candidates.get("agent"):
+            found_by = found.source
+        return True
+
     with BackgroundPlanner(lambda: make_planner(problem, seed, config, known=known)) as background:
-        loop.say("the agent sets out (its first batch of games takes a while to compile)")
-        background.start(loop.deadline)
-        loop.calibrate(budget * _CALIBRATION_SHARE, seed)
-        loop.correct_greedy()
-        loop.start_guided(seed)
-        loop.guide(turn)
-        loop.compile_guided()
-        while True:
-            planner = background.stop(at_least=min(turn, max(loop.left(), 0.0)))
-            if loop.extraction.problem is not planner.problem:
-                planner.set_problem(loop.extraction.problem)
-            stats, source, proposed = planner.stats(), planner.best_source, planner.best_assignment
-            reference = loop.candidates["xla_default"].compiled
-            loop.say(
-                f"agent: {stats['games']} games, {stats['updates']} updates,"
-                f" {stats['stretches']} stretches, best predicted"
-                f" {planner.best_cycles / reference:.3f} ({source})"
-            )
-            if loop.left() > 0:
-                background.start(loop.deadline)
-            former = loop.candidates.get("agent")
-            loop.propose("agent", proposed)
-            if former is not loop.candidates.get("agent"):
-                found_by = source
-            if loop.left() <= 0:
-                break
+
+        def agent_turn() -> None:
+            nonlocal planned
+            if loop.extraction.problem is not planned:
+                planner = background.stop(at_most=_MOST_WAITING_SECONDS)
+                if planner is not None:
+                    _say_how_far(loop, planner)
+                    planned = loop.extraction.problem
+                    planner.set_problem(planned)
+                    background.start(loop.deadline)
+            end = time.monotonic() + min(turn, loop.left())
+            while True:
+                if (found := background.best()) is not None and propose(found):
+                    return
+                if time.monotonic() >= end:
+                    return
+                time.sleep(_POLL_SECONDS)
+
+        def guided_turn() -> None:
+            if loop.guided is None:
+                loop.start_guided(seed)
             loop.guide(turn)
             loop.compile_guided()
-    return found_by, stats
+
+        loop.say("the agent sets out")
+        background.start(loop.deadline)
+        loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+        loop.correct_greedy(budget * _GREEDY_SHARE)
+        take_turns([agent_turn, guided_turn], loop.best_compiled, loop.left)
+        planner = background.stop()
+        assert planner is not None, "waited for"
+        _say_how_far(loop, planner)
+        if not is_hard or "agent" not in loop.candidates:
+            propose(planner.best)
+        return found_by, planner.stats()
+
+
+def _say_how_far(loop: CompilerLoop, planner: ProblemPlanner) -> None:
+    stats, reference = planner.stats(), loop.candidates["xla_default"].compiled
+    loop.say(
+        f"agent: {stats['games']} games, {stats['updates']} updates,"
+        f" {stats['stretches']} stretches, best predicted"
+        f" {planner.best_cycles / reference:.3f} ({planner.best_source})"
+    )
 
 
 def plan_offline(

@@ -134,7 +134,7 @@ class Planner:
         date; seed games and former best games are played again under the new program (their
         illegal actions become DROP), which refills it.
         Raises: ValueError if an array's shape or dtype differs."""
-        _check_same_shapes(self._program, program)
+        check_same_shapes(self._program, program)
         stored, self._records = list(self._records), []
         self._load(program)
         by_source = {"seed": list(self._seeds)}
@@ -406,8 +406,9 @@ class Planner:
         }
 
 
-def _check_same_shapes(old: malloc_game.Program, new: malloc_game.Program) -> None:
-    new = jax.tree.map(jnp.asarray, new)
+def check_same_shapes(old: malloc_game.Program, new: malloc_game.Program) -> None:
+    """Raises: ValueError if an array's shape or dtype differs."""
+    old, new = (jax.tree.map(jnp.asarray, program) for program in (old, new))
     if jax.tree.structure(old) != jax.tree.structure(new):
         raise ValueError("set_program: the new program has other fields")
     for (path, a), b in zip(

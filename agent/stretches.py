@@ -8,6 +8,8 @@ drawn by how much the policy disagrees with the best mapping there.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -44,6 +46,7 @@ class StretchSearch:
         self._num_begun = 0
         self._thread = ThreadPoolExecutor(1, "stretches")
         self._running: Future | None = None
+        self._is_over = threading.Event()  # for a start without a count
         self.num_stretches = 0
         self.seconds = 0.0  # of the thread
 
@@ -53,15 +56,23 @@ class StretchSearch:
             self._best = Found(assignment, cycles)
             self._near = None
 
-    def start(self, count: int, deadline: float | None, weights: np.ndarray | None) -> None:
-        """Begins so many stretches. deadline: of `time.monotonic()`, after which none begins.
+    @property
+    def best(self) -> Found | None:
+        """The best mapping so far; may be asked by any thread."""
+        return self._best
 
+    def start(self, count: int | None, deadline: float | None, weights: np.ndarray | None) -> None:
+        """Begins so many stretches; None: until `finish` is called.
+
+        deadline: of `time.monotonic()`, after which none begins.
         weights: float[T], how likely a stretch lies around each instruction; alike if None."""
+        self._is_over.clear()
         self._running = self._thread.submit(self._run, count, deadline, weights)
 
     def finish(self) -> Found:
         """Waits for what `start` began; the best mapping so far."""
         assert self._running is not None and self._best is not None, "nothing was started"
+        self._is_over.set()
         running, self._running = self._running, None
         running.result()
         return self._best
@@ -70,9 +81,11 @@ class StretchSearch:
         """Ends the thread once it is done with what was started."""
         self._thread.shutdown(wait=True)
 
-    def _run(self, count: int, deadline: float | None, weights: np.ndarray | None) -> None:
+    def _run(self, count: int | None, deadline: float | None, weights: np.ndarray | None) -> None:
         began = time.monotonic()
-        for _ in range(count):
+        for _ in itertools.count() if count is None else range(count):
+            if count is None and self._is_over.is_set():
+                break
             left = _NO_LIMIT if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 break

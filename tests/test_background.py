@@ -23,21 +23,42 @@ class Counter:
 def test_it_plans_between_start_and_stop_only():
     with BackgroundPlanner(Counter) as background:
         background.start(time.monotonic() + 60)
-        planner = background.stop(at_least=0.05)
+        time.sleep(0.05)
+        planner = background.stop()
         done = planner.iterations
         assert done > 0 and planner.thread is not threading.current_thread()
         time.sleep(0.02)
         assert planner.iterations == done
         background.start(time.monotonic() + 60)
-        assert background.stop(at_least=0.05) is planner and planner.iterations > done
+        time.sleep(0.05)
+        assert background.stop() is planner and planner.iterations > done
 
 
-def test_it_ends_at_the_deadline_without_waiting_for_more():
+def test_it_ends_at_the_deadline():
     with BackgroundPlanner(Counter) as background:
         background.start(time.monotonic())
-        began = time.monotonic()
-        assert background.stop(at_least=60).iterations == 0
-        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+        assert background.stop().iterations == 0
+
+
+def test_a_long_iteration_is_not_waited_for_and_its_best_can_be_had():
+    may_end = threading.Event()
+
+    class Slow(Counter):
+        best = "so far"
+
+        def run(self, seconds, iterations):
+            super().run(seconds, iterations)
+            assert may_end.wait(60)
+
+    with BackgroundPlanner(Slow) as background:
+        assert background.best() is None
+        background.start(time.monotonic() + 60)
+        assert background.stop(at_most=0.05) is None
+        assert background.best() == "so far"
+        may_end.set()
+        time.sleep(0.05)
+        assert background.stop().iterations > 1  # it went on
 
 
 def test_what_planning_raises_is_raised_where_it_is_waited_for():

@@ -53,6 +53,20 @@ def test_no_stretch_begins_after_the_deadline():
     assert search.num_stretches == 0
 
 
+def test_without_a_count_stretches_go_on_until_they_are_asked_for():
+    search = StretchSearch(PROBLEM, seed=1)
+    search.go_on_from(*greedy())
+    search.start(None, None, None)
+    while search.num_stretches < 3:
+        time.sleep(0.01)
+    assert search.best.cycles <= greedy()[1]  # can be had meanwhile
+    found = search.finish()
+    done = search.num_stretches
+    time.sleep(0.05)
+    search.close()
+    assert found == search.best and search.num_stretches == done >= 3
+
+
 def test_a_slower_mapping_is_not_gone_on_from():
     search = StretchSearch(PROBLEM, seed=1)
     search.go_on_from(*greedy())
@@ -84,16 +98,25 @@ def test_a_planner_of_a_problem_keeps_the_best_mapping_whoever_found_it():
     planner = ProblemPlanner(PROBLEM, CONFIG, seed=0)
     begin = planner.best_cycles
     assert begin <= greedy()[1]
+    planner.run(iterations=1)
+    assert planner.stats()["stretches"] == 2 * 8 and planner.stats()["games"] == 0
     planner.run(iterations=2)
     best = planner.best_assignment
     assert mg.check(PROBLEM, best) == []
     assert mg.latency(PROBLEM, best).cycles == planner.best_cycles < begin
     assert planner.best_cycles <= planner.planner.best_latency_cycles
     stats = planner.stats()
-    assert stats["stretches"] == 2 * 8 + 2 and stats["best_latency_cycles"] == planner.best_cycles
+    assert stats["stretches"] == 2 * 2 * 8 + 2 and stats["games"] > 0
+    assert stats["best_latency_cycles"] == planner.best_cycles == planner.best.cycles
     again = ProblemPlanner(PROBLEM, CONFIG, seed=0)
-    again.run(iterations=2)
+    again.run(iterations=3)
     assert (again.best_assignment, again.best_source) == (best, planner.best_source)
+
+
+def test_games_are_not_begun_when_little_time_is_left():
+    planner = ProblemPlanner(PROBLEM, CONFIG, seed=0)
+    planner.run(seconds=20, iterations=9)  # after 8 of them games would begin
+    assert planner.stats()["games"] == 0 and planner.stats()["stretches"] == 18
 
 
 def test_a_planner_without_stretches_has_games_only():
@@ -104,9 +127,10 @@ def test_a_planner_without_stretches_has_games_only():
     assert planner.best_cycles == planner.planner.best_latency_cycles
 
 
-def test_corrected_costs_keep_the_best_mapping_at_its_new_latency():
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_corrected_costs_keep_the_best_mapping_at_its_new_latency(iterations):
     planner = ProblemPlanner(PROBLEM, CONFIG, seed=0)
-    planner.run(iterations=1)
+    planner.run(iterations=iterations)
     tables = tuple(
         dataclasses.replace(t, cycles=tuple(3 * c for c in t.cycles)) for t in PROBLEM.cost_tables
     )
@@ -117,7 +141,8 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency():
     assert planner.best_cycles <= mg.latency(dearer, before).cycles
     planner.run(iterations=1)
     assert mg.check(dearer, planner.best_assignment) == []
-    assert planner.stats()["stretches"] == 2 * 8 + 2
+    number = planner.stats()["stretches"]
+    assert number == (2 * 2 * 8 if iterations == 1 else 2 * 2 * 8 + 2)
 
 
 def test_planning_needs_a_limit():

@@ -71,12 +71,14 @@ def correct(
     rounds: int = DEFAULT_ROUNDS,
     tolerance: float = DEFAULT_TOLERANCE,
     progress: Callable[[str], None] = lambda message: None,
+    on_round: Callable[[Round], None] = lambda done: None,
 ) -> Correction:
     """Plan and compile until the prediction for a plan is what the compiler says of it.
 
     plan: called with the problem under the costs known so far. rounds: most compiles. tolerance:
     greatest |predicted / compiled - 1| that counts as agreement, of a plan all of whose decisions
     held. The loop also ends when the planner repeats itself: another compile would say nothing new.
+    on_round: called with every round as soon as it is compiled.
 
     Raises:
       CompilerKilled: the compiler was killed. What it merely refuses is a round without a result.
@@ -93,6 +95,7 @@ def correct(
             break
         final = done[key] = _compile(session, extraction, assignment, predicted)
         progress(_describe(final, len(done)))
+        on_round(final)
         if _agrees(final, tolerance):
             break
     agreed = final is not None and _agrees(final, tolerance)
