@@ -16,6 +16,10 @@
 #   make sbom     write what the lock pins as a bill of materials: build/sbom.json (CycloneDX)
 #   make wheel    build the wheel twice, into dist/ if both are the same bytes
 #   make fuzz     fuzz every reader of files for FUZZ_SECONDS each, guided by coverage (installs atheris)
+#   make faults   kill commands at random moments, FAULTS times, and see whether anything is lost
+#   make soak     run optimize on random programs for SOAK_MINUTES, and watch memory, files, processes
+#   make evidence learning curves, ablations, planning on test families, into docs/evidence* (hours; it
+#                 can be stopped, and goes on)
 #   make matrix   run the tests on Python 3.11 with jax 0.10 and on Python 3.12 with jax 0.11 (needs uv)
 #   make lock     resolve requirements.lock anew (needs uv)
 #   make clean    remove .venv, caches and build artefacts; out/ stays
@@ -33,7 +37,7 @@ STALE := stale
 endif
 
 .PHONY: setup demo test check format bench fidelity train suite report lock clean stale
-.PHONY: audit licences sbom wheel fuzz matrix
+.PHONY: audit licences sbom wheel fuzz matrix faults soak evidence
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -77,6 +81,20 @@ fuzz: setup
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 	  $(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: 'atheris>=3.0'
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(READERS)
+
+# What is there already in out/faults counts: more FAULTS add to it.
+FAULTS ?= 100
+faults: setup
+	@$(BIN)/python -m tests.endurance.faults --faults $(FAULTS)
+
+SOAK_MINUTES ?= 120
+soak: setup
+	@$(BIN)/python -m tests.endurance.soak --minutes $(SOAK_MINUTES)
+
+# EXPERIMENTS="curves lead" measures these alone; a name that is none lists all.
+EXPERIMENTS ?=
+evidence: setup
+	@$(BIN)/python -m tests.evidence $(EXPERIMENTS)
 
 # Each in an environment of its own, resolved anew: the lock pins one jax. uv brings the Pythons that
 # are not there, for which it needs the network; packages come from the index that it is configured
