@@ -46,12 +46,14 @@ class CompilerLoop:
         self.began = time.monotonic()
         self.history: list[tuple[float, float]] = []  # see `Outcome`
 
-    def extract(self) -> None:
-        """The two compiles that every run needs, and the problem that comes of them."""
+    def extract(self, probe_seconds: float) -> None:
+        """The two compiles that every run needs, and the problem that comes of them.
+
+        probe_seconds: for asking the compiler what it refuses (`workloads.probe`)."""
         began = time.monotonic()
-        found = extract_session(self.session, self.say)
+        found = extract_session(self.session, self.say, probe_seconds=probe_seconds)
         self.num_compiles += 2
-        # All that goes with one included: the program is loaded, the modules are read.
+        # All that goes with one included: the program is loaded, modules are read, checks are made.
         self.seconds_per_compile = (time.monotonic() - began) / 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         problem = self.extraction.problem

@@ -23,6 +23,9 @@ from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS, overrides
 from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 
+# Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
+# where every question is a full compile. What was not asked comes to light when it is proposed.
+_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.15, 10.0
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of the greedy rival, of which one is made in any case.
@@ -66,7 +69,8 @@ def optimize(
     began = time.monotonic()
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
-        loop.extract()
+        total = budget if deadline is None else deadline - time.monotonic()
+        loop.extract(max(total * _PROBING_SHARE, _MIN_PROBING_SECONDS))
         if deadline is not None:
             budget = max(0.0, deadline - time.monotonic())
         loop.deadline = time.monotonic() + budget

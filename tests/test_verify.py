@@ -26,6 +26,7 @@ from workloads.verify import EXACT, GUIDED, RELAXED, preview, verify
 
 requires_libtpu = pytest.mark.requires_libtpu
 # The package offers the function `verify` under the name of the module it comes from.
+probing = importlib.import_module("workloads.probe")
 verifying = importlib.import_module("workloads.verify")
 
 
@@ -200,6 +201,23 @@ def test_what_probing_found_is_on_disk(real, monkeypatch):
     assert probe(real.session, fresh) == real.found.num_checks
     refused = [value.name for value in fresh.problem.values if value.is_refused]
     assert refused == [value.name for value in real.problem.values if value.is_refused]
+
+
+def test_probing_that_runs_out_of_time_asks_nothing_more_and_remembers_nothing(monkeypatch):
+    class Session:
+        remembered = staticmethod(lambda label: None)
+
+        def remember(self, label, fields):
+            raise AssertionError("half an answer")
+
+    asked = []
+    placer = types.SimpleNamespace(is_fast=False, place=lambda options: asked.append(options))
+    extraction = types.SimpleNamespace(
+        problem=PROBLEM, refuse=lambda values, uses: None, refresh=lambda: None
+    )
+    monkeypatch.setattr(probing, "placer_of", lambda session: placer)
+    assert probe(Session(), extraction, seconds=0.0) == 0
+    assert asked == []
 
 
 @requires_libtpu

@@ -7,6 +7,7 @@ and refusals are learned from every compile, and what a compile did comes back a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -308,10 +309,12 @@ def extract_session(
     session: CompilerSession,
     progress: Callable[[str], None] = lambda message: None,
     store: CostStore | None = None,
+    probe_seconds: float = math.inf,
 ) -> Extracted:
     """Compile XLA's default and the all-default program; build the problem from both, and probe it.
 
     store: as for `Extraction`; by default the one on disk, if the session caches at all.
+    probe_seconds: as for `probe`.
 
     Raises:
       WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
@@ -329,7 +332,7 @@ def extract_session(
     xla_default = extraction.assignment_of(default, "xla_default", module)
     judged = compiled_latency(Module(default.hlo), extraction.target)
     extraction.calibrate(judged.cycles, xla_default, is_ours=False)
-    num_checks = probe(session, extraction, progress)
+    num_checks = probe(session, extraction, progress, probe_seconds)
     return Extracted(
         extraction,
         xla_default,

@@ -8,6 +8,8 @@ when nothing else is in its way is refused for good.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +44,31 @@ def probe(
     session: CompilerSession,
     extraction: Extraction,
     progress: Callable[[str], None] = lambda message: None,
+    seconds: float = math.inf,
 ) -> int:
     """Mark in the extraction's problem what the compiler refuses; returns the number of checks.
 
-    The answer is remembered on disk. Raises: CompileError: the compiler was killed, or hangs.
+    The answer is remembered on disk. seconds: no check begins after so many; then it is not
+    remembered, and what was not asked counts as possible.
+    Raises: CompileError: the compiler was killed, or hangs.
     """
+    deadline = time.monotonic() + seconds
     known = session.remembered(_LABEL)
     if known is None:
-        prober = _Prober(placer_of(session), extraction)
-        prober.run()
+        prober = _Prober(placer_of(session), extraction, deadline)
+        is_complete = prober.run()
         problem = extraction.problem
         names = [problem.values[v].name for v in sorted(prober.values)]
         uses = [
             [problem.instructions[t].name, problem.values[v].name] for t, v in sorted(prober.uses)
         ]
         known = {"values": names, "uses": uses, "checks": prober.checks}
-        session.remember(_LABEL, known)
+        if is_complete:
+            session.remember(_LABEL, known)
     after_loops = session.remembered(_LABEL_AFTER_LOOPS)
-    if after_loops is None:
+    if after_loops is None and time.monotonic() >= deadline:
+        after_loops = {"uses": [], "checks": 0}
+    elif after_loops is None:
         after_loops = _probe_after_loops(placer_of(session), extraction.problem)
         session.remember(_LABEL_AFTER_LOOPS, after_loops)
     known = {
@@ -90,8 +99,8 @@ def _probe_after_loops(placer: Placer, problem: Problem) -> dict[str, Any]:
     uses, checks = [], 0
     program = mg.encode(problem)
     decided = np.asarray(program.decision_time), np.asarray(program.decision_value)
-    for time, value in _uses_after_loops(problem)[:_MAX_AFTER_LOOPS]:
-        wanted = (decided[0] == time) & (decided[1] == value)
+    for t, value in _uses_after_loops(problem)[:_MAX_AFTER_LOOPS]:
+        wanted = (decided[0] == t) & (decided[1] == value)
         state, _ = follow_wanted(program, jnp.asarray(wanted))
         asked = mg.to_assignment(problem, state, "probe")
         if not asked.copies or not placer.is_fast:
@@ -102,7 +111,7 @@ def _probe_after_loops(placer: Placer, problem: Problem) -> dict[str, Any]:
             placer.place({**EXACT_OPTIONS, **KEEP_PREFETCHES, OVERRIDES_OPTION: text})
         except OverrideError as error:
             if refused_value(problem, str(error)) == value:
-                uses.append([problem.instructions[time].name, problem.values[value].name])
+                uses.append([problem.instructions[t].name, problem.values[value].name])
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:
@@ -130,20 +139,23 @@ def _uses_after_loops(problem: Problem) -> list[tuple[int, int]]:
 class _Prober:
     """State of one probing."""
 
-    def __init__(self, placer: Placer, extraction: Extraction):
+    def __init__(self, placer: Placer, extraction: Extraction, deadline: float):
         self.placer = placer
+        self.deadline = deadline
         self.extraction = extraction
         self.checks = 0
         self.values: set[int] = set()
         self.uses: set[tuple[int, int]] = set()  # (time, value)
 
-    def run(self) -> None:
-        """Ask for everything, a mapping at a time."""
+    def run(self) -> bool:
+        """Ask for everything, a mapping at a time; whether there was time for all."""
         problem = self.extraction.problem
         program = mg.encode(problem)
         asked = np.zeros(program.max_decisions, bool)
         asked[int(program.num_decisions) :] = True
         for _ in range(_MAX_MAPPINGS if self.placer.is_fast else _MAX_SLOW_MAPPINGS):
+            if time.monotonic() >= self.deadline:
+                break
             state, _ = follow_wanted(program, jnp.asarray(~asked))
             placed = np.asarray(state.chunk_of) != mg.UNPLACED
             if not (placed & ~asked).any():
@@ -160,6 +172,7 @@ class _Prober:
                     self.values.add(difference.value)
                 else:
                     self.uses.add((difference.time, difference.value))
+        return time.monotonic() < self.deadline
 
     def _not_given(self, problem: Problem, wanted: Assignment) -> list[Difference]:
         """What is in default memory though asked for; what refuses by name is left out of it.
@@ -168,6 +181,8 @@ class _Prober:
         """
         left_out: set[int] = set()
         for _ in range(_MAX_REFUSALS):
+            if time.monotonic() >= self.deadline:
+                break
             held = {c.value for c in wanted.chunks} - left_out
             asked = keep_only(problem, wanted, held)
             text = overrides(problem, asked, strict=False)
