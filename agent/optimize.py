@@ -119,15 +119,14 @@ def _plan(
     planned = problem  # what the agent plans for, but for corrections that it has not seen
     found_by: str | None = None
 
-    def propose(found: Best) -> bool:
+    def propose(found: Best) -> None:
         nonlocal found_by
         former = loop.candidates.get("agent")
         if former is not None and not loop.promises(found.assignment):
-            return False
+            return
         loop.propose("agent", found.assignment)
         if former is not loop.candidates.get("agent"):
             found_by = found.source
-        return True
 
     with BackgroundPlanner(lambda: make_planner(problem, seed, config, known=known)) as background:
 
@@ -141,12 +140,11 @@ def _plan(
                     planner.set_problem(planned)
                     background.start(loop.deadline)
             end = time.monotonic() + min(turn, loop.left())
-            while True:
-                if (found := background.best()) is not None and propose(found):
-                    return
-                if time.monotonic() >= end:
-                    return
+            # The first mapping is waited for; later, if there is nothing new, others have the time.
+            while (found := background.best()) is None and time.monotonic() < end:
                 time.sleep(_POLL_SECONDS)
+            if found is not None:
+                propose(found)
 
         def guided_turn() -> None:
             if loop.guided is None:
