@@ -183,8 +183,6 @@ class Victim:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A shell's background job hands down that SIGINT is to be ignored.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     def children(self) -> list[int]:
@@ -320,6 +318,8 @@ def table(records: Sequence[dict]) -> str:
               show_default=True)  # fmt: skip
 def main(faults: int, seed: int, only: tuple[str, ...], out: pathlib.Path) -> None:
     """Injects faults until `out/faults.jsonl` holds as many as are wanted."""
+    # A shell's background job hands down that SIGINT is to be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     journal = out / "faults.jsonl"
