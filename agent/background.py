@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 import threading
@@ -63,14 +62,14 @@ class BackgroundPlanner:
         """The best mapping so far, while it plans, too; None while the planner is being made."""
         return None if self._planner is None else self._planner.best
 
-    def stop(self, at_most: float = math.inf) -> ProblemPlanner | None:
+    def stop(self, at_most: float | None = None) -> ProblemPlanner | None:
         """Waits for the iteration under way; the planner, which then rests.
 
         None if that takes more than `at_most` seconds: it goes on planning then. Whatever planning
         raised is raised here."""
         assert self._running is not None, "nothing was started"
         self._is_over.set()
-        done, _ = wait([self._running], None if at_most == math.inf else at_most)
+        done, _ = wait([self._running], at_most)
         if not done:
             self._is_over.clear()
             # It may just have seen that it is over.

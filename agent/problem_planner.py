@@ -231,12 +231,13 @@ class ProblemPlanner:
     def _finish_stretches(self) -> None:
         if self._search is None:
             return
-        found = self._search.finish()
-        if found.cycles < self.best_cycles:
-            self._best = Best(found.assignment, found.cycles, SOURCE)
+        self._search.finish()
+        best = self.best
+        if best is not self._best:
+            self._best = best
             if self._planner is not None:
                 # As a game it may be slower, since games place by first fit, or not the best one.
-                self._planner.seed_games([self._game_of(found.assignment)])
+                self._planner.seed_games([self._game_of(best.assignment)])
 
     def _weights(self) -> np.ndarray:
         """Where the policy would do something else than the best game does: float[T]."""

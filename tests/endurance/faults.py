@@ -38,6 +38,7 @@ KINDS = {"kill command": 5, "kill all": 2, "kill child": 3, "interrupt": 1, "ter
          "second run": 2}  # fmt: skip
 _SIGNALS = {"kill command": signal.SIGKILL, "interrupt": signal.SIGINT,
             "terminate": signal.SIGTERM}  # fmt: skip
+_TOO_LATE = "too late"  # the command had ended: does not count
 _FINISH = 1 / 3  # of the faults are followed by a run to the end
 _END_SECONDS = 45.0  # for processes to notice that they are orphans, and for an orderly end
 _LONGEST = 900.0  # no run takes longer than this
@@ -225,6 +226,7 @@ def _losses_of(ended: Ended | None, kind: str) -> list[str]:
         "terminate": {0, 143, -15},
         "kill command": {0, -9},
         "kill all": {0, -9},
+        _TOO_LATE: {0},
     }
     if ended.code not in allowed[kind]:
         return [f"exit code {ended.code}: {ended.output.strip()[-200:]}"]
@@ -242,8 +244,8 @@ def one(
     ended = victim.wait(moment)
     runs = [victim]
     lost: list[str] = []
-    if ended is not None:  # it was quicker this time
-        kind = "kill command"
+    if ended is not None:  # it was quicker this time: no fault
+        kind = _TOO_LATE
     elif kind == "second run":
         second = Victim(subject, work, out, "second")
         runs.append(second)
@@ -305,7 +307,7 @@ def table(records: Sequence[dict]) -> str:
         lost = sum(len(r["lost"]) for r in records if r["subject"] == name)
         cells = [str(counts[name, kind]) for kind in kinds]
         lines.append(f"| {name} | {' | '.join(cells)} | {lost} |")
-    faults = sum(r["kind"] != "run to the end" for r in records)
+    faults = sum(r["kind"] in KINDS for r in records)
     lost = sum(len(r["lost"]) for r in records)
     return "\n".join([*lines, "", f"{faults} faults, {lost} losses"])
 
@@ -345,8 +347,8 @@ def main(faults: int, seed: int, only: tuple[str, ...], out: pathlib.Path) -> No
         return took
 
     seconds = {subject.name: end(subject) for subject in chosen}
-    while (done := sum(r["kind"] != "run to the end" for r in records)) < faults:
-        rng = random.Random(f"{seed} {done}")
+    while (done := sum(r["kind"] in KINDS for r in records)) < faults:
+        rng = random.Random(f"{seed} {len(records)}")
         subject = chosen[done % len(chosen)]
         kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
         keep(one(subject, kind, seconds[subject.name], out, rng))

@@ -3,9 +3,9 @@
     python -m tests.endurance.soak --minutes 120           # or: make soak SOAK_MINUTES=120
 
 After each run: the mapping keeps the game's rules, the compiled program is not slower than XLA's
-default, no process is left, no file is left in the temporary directory, and no descriptor is open
-that was not before. Memory of this process is noted after each run; the first third is given to it
-for what is kept by design (compiled code of every size of a problem), then its growth is measured.
+default, no process and no file in the temporary directory is left. Memory and open descriptors of
+this process are noted after each run; the first third is given to it for what is kept by design
+(compiled code of every size of a problem), then their growth is measured.
 
 `out/soak/soak.jsonl` has a line for each run. Exit code 1 if anything was lost.
 """
@@ -34,8 +34,7 @@ CHAIN = f"{ROOT / 'tests' / 'programs_for_tests.py'}:chain"
 # Programs that compile within seconds, so that there are many runs in an hour.
 PROGRAMS = (CHAIN, "lstm", "heat", "sinkhorn", "adam_step", "train_mlp", "scan_transformer",
             "alexnet", "transformer", "decode")  # fmt: skip
-WARM = 1 / 3
-FLAT = 0.05  # memory may grow by so much of itself after that
+FLAT = 0.05  # memory may grow by so much of itself from the middle third to the last
 
 
 def resident_mib() -> float:
@@ -48,12 +47,10 @@ def resident_mib() -> float:
 
 def one(program: str, target: str, seed: int, budget: float, mark: dict[str, str]) -> dict:
     """One run, and what was wrong with it."""
-    import malloc_game
-
     lost: list[str] = []
     files = set(os.listdir(tempfile.gettempdir()))
     began = time.monotonic()
-    result = malloc_game.optimize(program, target=target, budget=budget, seed=seed)
+    result = mg.optimize(program, target=target, budget=budget, seed=seed)
     seconds = time.monotonic() - began
     # What the compiler made of it: XLA's own mapping has slices and evictions.
     for broken in mg.check(result.problem, result.assignment, expressible=False)[:3]:

@@ -36,9 +36,9 @@ def main(experiments: tuple[str, ...], out: pathlib.Path, most: int | None, seed
         with journal.open("a") as file:
             file.write(json.dumps(row) + "\n")
         click.echo(f"[{number}/{len(todo)}] {', '.join(map(str, run.key))}: {row['seconds']:.0f} s")
-    text = page.markdown(rows, ROOT / "docs" / "rivals" / "results.jsonl")
+    text = page.markdown(rows, ROOT / "docs" / "rivals")
     write_bytes(out.parent / "evidence.md", text.encode())
-    for name, picture in page.pictures(rows, ROOT / "docs" / "rivals" / "results.jsonl").items():
+    for name, picture in page.pictures(rows, ROOT / "docs" / "rivals").items():
         write_bytes(out / name, picture)
 
 

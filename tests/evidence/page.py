@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from workloads.contest.rows import current, results
+from workloads.contest.scores import TIE
+
 Row = dict[str, Any]
-# A latency within this share of another counts as the same.
-TIE = 1e-3
 
 
 def read(path: pathlib.Path) -> list[Row]:
@@ -31,10 +32,9 @@ def key(row: Row) -> tuple:
 def of_rivals(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Of every pair each solver's predicted latency in 60 s, seed 0, in cycles."""
     found: dict[str, dict[str, float]] = {}
-    for row in read(path):
-        if row["error"] is None:
-            pair = f"{row['program']}-{row['target']}"
-            found.setdefault(pair, {})[row["solver"]] = row["predicted"]
+    for row in current(results(path).read()):
+        if row.predicted is not None and row.seed == 0:
+            found.setdefault(row.pair, {})[row.solver] = row.predicted
     return found
 
 

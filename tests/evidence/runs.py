@@ -72,7 +72,7 @@ class Run:
 
     @property
     def key(self) -> tuple:
-        """What the run is, settings of this module included."""
+        """What the run is. After a change of this module's settings, remove its lines."""
         return self.experiment, self.variant, self.pair, self.seed
 
 
