@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import chex
@@ -75,6 +76,7 @@ class Checkpoints:
         try:
             return self._manager.restore(number, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax, tensorstore and JSON raise many kinds
+            _ignore_late_reads()
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise self._unusable(number, reason[:200]) from error
 
@@ -83,6 +85,25 @@ class Checkpoints:
             f"checkpoint {self._directory / str(number)} cannot be used: {reason};"
             " remove that directory to go on from the one before"
         )
+
+
+def _ignore_late_reads() -> None:
+    """Keep quiet about reads that end after their restore has failed.
+
+    orbax closes the event loop when the first array cannot be read; tensorstore's threads then fail
+    to report the others to it, and the interpreter would print a traceback for each.
+    """
+    former = sys.unraisablehook
+    if getattr(former, "ignores_late_reads", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            former(unraisable)
+
+    hook.ignores_late_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def generator_state(generator: np.random.Generator) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import chex
 import jax
@@ -159,6 +160,23 @@ def test_a_damaged_checkpoint_is_refused_with_its_name(problems, run):
         path.write_bytes(b"damaged")
     with pytest.raises(ConfigError, match=r"checkpoints/2 cannot be used"):
         _resume(problems, run)
+
+
+def test_reads_that_end_after_a_failed_restore_print_nothing(tmp_path, monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    checkpoints = Checkpoints(tmp_path / "c", 2)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            checkpoints.record(7)
+    checkpoints.close()
+    late, other = (
+        types.SimpleNamespace(exc_value=RuntimeError(text))
+        for text in ("Event loop is closed", "another")
+    )
+    sys.unraisablehook(late)
+    sys.unraisablehook(other)
+    assert printed == [other]
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
