@@ -14,15 +14,17 @@ import click
 
 from agent import cli_doctor, cli_fidelity, cli_race, cli_report, cli_suite, cli_time, cli_train
 from agent.cli_common import check_target, fail, need_target, say
+from agent.entry import INTERRUPTED, importing
 
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
 
 
 def main() -> None:
     """Entry point of the console script `mallocgame`."""
-    from agent.config import ConfigError
-    from malloc_game.errors import MallocGameError
-    from workloads.errors import CompileError, WorkloadError
+    with importing():
+        from agent.config import ConfigError
+        from malloc_game.errors import MallocGameError
+        from workloads.errors import CompileError, WorkloadError
 
     for stream in (sys.stdout, sys.stderr):  # names may hold what the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
@@ -40,7 +42,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except (KeyboardInterrupt, click.Abort):
-        fail("interrupted; nothing was written", 130)
+        fail(INTERRUPTED, 130)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -90,9 +92,13 @@ def optimize(
 
     Example: mallocgame optimize my_model.py:step --target v5e --budget 120 --out out/step
     """
-    from agent import report
-    from agent.jit_cache import keep_compiled_code
-    from workloads.cache import cache_directory
+    with importing():
+        from agent import report
+        from agent.jit_cache import keep_compiled_code
+        from agent.optimize import optimize as run
+        from workloads.cache import cache_directory
+        from workloads.compile import check_compiler
+        from workloads.loader import resolve_spec
 
     began = time.monotonic()
     if out is not None:
@@ -102,10 +108,6 @@ def optimize(
         outcome = _optimize_file(program, target, budget, seed, began)
     else:
         target = need_target(program, target)
-        from agent.optimize import optimize as run
-        from workloads.compile import check_compiler
-        from workloads.loader import resolve_spec
-
         check_compiler()
         resolve_spec(program)
         outcome = run(
@@ -155,11 +157,12 @@ def extract(program: str, target: str | None, out: pathlib.Path, compile_timeout
 
     Example: mallocgame extract decode --target v4 --out decode-v4.json.gz
     """
-    from agent import report
-    from malloc_game import save_problem
-    from workloads.compile import check_compiler
-    from workloads.extract import extract as run
-    from workloads.loader import resolve_spec
+    with importing():
+        from agent import report
+        from malloc_game import save_problem
+        from workloads.compile import check_compiler
+        from workloads.extract import extract as run
+        from workloads.loader import resolve_spec
 
     target = need_target(program, target)
     if not _is_problem_file(str(out)):

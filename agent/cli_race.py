@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from agent.cli_suite import choose_pairs, pair_filters, read_seeds, show_progress
+from agent.entry import importing
 
 
 @click.command()
@@ -46,11 +47,12 @@ def race(
     """
     import dataclasses
 
-    from agent import race as racing
-    from agent import race_report, report
-    from malloc_game import fileio
-    from workloads.compile import check_compiler
-    from workloads.contest import rows
+    with importing():
+        from agent import race as racing
+        from agent import race_report, report
+        from malloc_game import fileio
+        from workloads.compile import check_compiler
+        from workloads.contest import rows
 
     chosen, numbers = racing.choose_contenders(contenders), read_seeds(seeds)
     pairs = choose_pairs(data, names, filters)

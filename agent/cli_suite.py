@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli_common import farm_options, open_farm, with_options
+from agent.entry import importing
 from malloc_game.errors import printable
 
 if TYPE_CHECKING:
@@ -168,8 +169,9 @@ def bench(
 
     Example: mallocgame bench --split test --contended --solver greedy --solver cpsat --seconds 20
     """
-    from agent import report
-    from workloads import contest
+    with importing():
+        from agent import report
+        from workloads import contest
 
     if report_only and compiles:
         raise click.UsageError("--report-only runs nothing: leave --compile out")

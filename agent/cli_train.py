@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from agent.cli_common import fail
+from agent.entry import importing
 
 _files = click.Path(path_type=pathlib.Path, exists=True)
 
@@ -58,9 +59,10 @@ def train(
     Example: mallocgame train --problems data/train --validation data/validation --minutes 10
     --out out/agent
     """
-    import jax
+    with importing():
+        import jax
 
-    from agent import hosts, train_command
+        from agent import hosts, train_command
 
     if iterations is None and minutes is None:
         raise click.UsageError("say how long: --iterations or --minutes")

@@ -40,7 +40,7 @@ FILES = {
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     """Run the command line as a user would, from the repository's root."""
     return subprocess.run(
-        [sys.executable, "-m", "agent.cli", *map(str, arguments)],
+        [sys.executable, "-m", "agent.entry", *map(str, arguments)],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -242,6 +242,32 @@ def test_a_function_that_cannot_be_traced_is_a_compiler_failure(tmp_path):
     done = run("optimize", f"{PROGRAMS}:cannot_be_traced", "--target", "v5e", "--out", out)
     assert_one_line_error(done, 3, "TypeError|dot_general")
     assert not out.exists()
+
+
+_SWALLOWING = """
+import os, signal, time
+from agent.entry import importing
+
+def interrupt():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    except KeyboardInterrupt:
+        print("swallowed", flush=True)
+
+with importing():
+    pass
+interrupt()
+with importing():
+    interrupt()
+print("went on")
+"""
+
+
+def test_ctrl_c_ends_the_program_even_where_a_library_that_is_imported_swallows_it():
+    done = subprocess.run([sys.executable, "-c", _SWALLOWING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "swallowed\n")
+    assert done.stderr == "mallocgame: error: interrupted; nothing was written\n"
 
 
 @pytest.mark.requires_libtpu

@@ -169,7 +169,7 @@ class Victim:
         scratch.mkdir(exist_ok=True)
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent.cli", *subject.arguments(out)],
+                [sys.executable, "-m", "agent.entry", *subject.arguments(out)],
                 cwd=ROOT,
                 env={
                     **os.environ,
