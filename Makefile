@@ -61,8 +61,10 @@ stale:
 demo: setup
 	$(BIN)/mallocgame optimize decode_gqa --target tpu7x --budget 60 --seed 0 --out out/demo
 
+# Whole files go to a process, for what they set up is shared by the tests of a file.
+TEST_PROCESSES ?= 2
 test: setup
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
 
 check: setup
 	@$(BIN)/ruff check
