@@ -71,6 +71,14 @@ def test_a_memory_size_that_changes_the_program_is_not_used(programs):
 
 
 @requires_libtpu
+def test_no_further_size_is_tried_when_the_time_is_up(programs):
+    same, other = programs
+    session = Sizes(same, lambda size: (same if size > 1 else other, 1000 << 20))
+    assert not Placer(session, seconds=0.0).is_fast
+    assert session.sizes == [1]
+
+
+@requires_libtpu
 @pytest.mark.parametrize("what", ["changes", "fits", "fails"])
 def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
     same, other = programs

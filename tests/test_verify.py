@@ -215,7 +215,7 @@ def test_probing_that_runs_out_of_time_asks_nothing_more_and_remembers_nothing(m
     extraction = types.SimpleNamespace(
         problem=PROBLEM, refuse=lambda values, uses: None, refresh=lambda: None
     )
-    monkeypatch.setattr(probing, "placer_of", lambda session: placer)
+    monkeypatch.setattr(probing, "placer_of", lambda session, seconds: placer)
     assert probe(Session(), extraction, seconds=0.0) == 0
     assert asked == []
 

@@ -6,6 +6,8 @@ default memory allowed, the compiler gives up between the two, its module dumped
 
 from __future__ import annotations
 
+import math
+import time
 import weakref
 from collections.abc import Mapping
 
@@ -32,8 +34,11 @@ class Placer:
     one stops early is the first. Every check is a full compile then.
     """
 
-    def __init__(self, session: CompilerSession):
+    def __init__(self, session: CompilerSession, seconds: float = math.inf):
         """Compiles the all-default program, if it is not in the cache, and compares.
+
+        seconds: no further memory size is tried if it would take longer, by the last one's time;
+        then there is no fast check.
 
         Raises:
           CompileError: the program cannot be compiled at all.
@@ -43,7 +48,9 @@ class Placer:
         everything = all_default_options(session)
         wanted = _signature(session.compile(everything))
         stop = {_MEMORY_OPTION: "1"}
+        end = time.monotonic() + seconds
         for share in (0.5, 0.9, 0.0):  # of what is needed, to be tried next
+            began = time.monotonic()
             try:
                 placed, needed = session.place({**everything, **stop})
             except CompileError:
@@ -51,7 +58,8 @@ class Placer:
             if needed and placed.hlo and _signature(placed) == wanted:
                 self._stop = stop
                 break
-            if not needed:
+            now = time.monotonic()
+            if not needed or now + (now - began) > end:
                 break
             size = max(int(share * needed / _MIB), 1)
             stop = {_MEMORY_OPTION: str(size), **_NO_REMATERIALIZATION}
@@ -75,10 +83,10 @@ class Placer:
 _placers: weakref.WeakKeyDictionary[CompilerSession, Placer] = weakref.WeakKeyDictionary()
 
 
-def placer_of(session: CompilerSession) -> Placer:
-    """The session's placer, made on first use. Raises: as `Placer`."""
+def placer_of(session: CompilerSession, seconds: float = math.inf) -> Placer:
+    """The session's placer, made on first use, within `seconds` then. Raises: as `Placer`."""
     if session not in _placers:
-        _placers[session] = Placer(session)
+        _placers[session] = Placer(session, seconds)
     return _placers[session]
 
 

@@ -37,6 +37,7 @@ _MAX_MAPPINGS = 12
 # Without the fast check every mapping is a full compile, which at least teaches costs as well.
 _MAX_SLOW_MAPPINGS = 2
 _MAX_REFUSALS = 64
+_FINDING_SHARE = 0.5  # of the time, at most, for finding out whether there is a fast check
 _MAX_AFTER_LOOPS = 16
 
 
@@ -55,7 +56,8 @@ def probe(
     deadline = time.monotonic() + seconds
     known = session.remembered(_LABEL)
     if known is None:
-        prober = _Prober(placer_of(session), extraction, deadline)
+        placer = placer_of(session, seconds * _FINDING_SHARE)
+        prober = _Prober(placer, extraction, deadline)
         is_complete = prober.run()
         problem = extraction.problem
         names = [problem.values[v].name for v in sorted(prober.values)]
