@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import malloc_game as mg
 from agent.outcome import Candidate
+from workloads.all_default import compiled_on_the_way
 from workloads.calibrate import calibrate
-from workloads.compile import CompilerSession
+from workloads.compile import Compiled, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
@@ -75,6 +76,24 @@ class CompilerLoop:
         )
         for candidate in self.candidates.values():
             self._note_time(candidate)
+        if (compiled := compiled_on_the_way(self.session)) is not None:
+            self.num_compiles += 1
+            self.take_in(compiled, "guided")
+
+    def take_in(self, compiled: Compiled, source: str) -> tuple[float, mg.Assignment]:
+        """Learn from a compile in which XLA placed what it might; a candidate of `source`.
+
+        Returns its cycles, and what it does."""
+        problem = self.extraction.problem
+        judged, found = self.extraction.take_in(compiled, f"{source}, compiled", is_ours=True)
+        predicted = mg.latency(problem, found).cycles
+        self.keep(
+            source,
+            Candidate(source, found, predicted, judged.cycles, 1.0, options=compiled.options),
+        )
+        reference = self.candidates["xla_default"].compiled
+        self.say(f"{source}: compiled {judged.cycles / reference:.3f} of XLA's default")
+        return judged.cycles, found
 
     def calibrate(self, seconds: float, seed: int) -> None:
         """Teach the cost model with as many compiles as fit the time, if that is some.
@@ -126,7 +145,7 @@ class CompilerLoop:
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
         if _anonymous(assignment) in self.tried:
-            self._keep(source, self.tried[_anonymous(assignment)])
+            self.keep(source, self.tried[_anonymous(assignment)])
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
@@ -161,7 +180,7 @@ class CompilerLoop:
             found.honoured, found.not_honoured, found.options,
         )  # fmt: skip
         self.tried[_anonymous(assignment)] = candidate
-        self._keep(source, candidate)
+        self.keep(source, candidate)
         return candidate
 
     def start_guided(self, seed: int) -> None:
@@ -190,7 +209,7 @@ class CompilerLoop:
         if found is None:
             return False
         self.num_compiles += 1
-        self._keep("guided", _guided_candidate(found))
+        self.keep("guided", _guided_candidate(found))
         reference = self.candidates["xla_default"].compiled
         self.say(
             f"guided: predicted {found.predicted / reference:.3f}, compiled"
@@ -198,7 +217,7 @@ class CompilerLoop:
         )
         return True
 
-    def _keep(self, source: str, candidate: Candidate | None) -> None:
+    def keep(self, source: str, candidate: Candidate | None) -> None:
         """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
         known = self.candidates.get(source)
         if candidate and (known is None or candidate.compiled < known.compiled):

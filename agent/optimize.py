@@ -15,6 +15,7 @@ from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
+from agent.permitting import Permitting
 from agent.pretrained import make_planner
 from agent.problem_planner import Best, ProblemPlanner
 from agent.turns import take_turns
@@ -111,13 +112,14 @@ def optimize(
 def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
 ) -> tuple[str | None, dict]:
-    """Greedy first, then by turns what the agent has found and the search over what XLA may place
+    """Greedy first, then by turns what the agent has found and two searches over what XLA may place
     by itself; all compiled. The agent plans while the compiler works, under the costs that were
     known when its turn began. is_hard: what is compiled after the deadline is of no use."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
     problem, known = loop.extraction.problem, (loop.xla_default,)
     planned = problem  # what the agent plans for, but for corrections that it has not seen
     found_by: str | None = None
+    permitting: Permitting | None = None
 
     def propose(found: Best) -> None:
         nonlocal found_by
@@ -146,17 +148,23 @@ def _plan(
             if found is not None:
                 propose(found)
 
+        def permitting_turn() -> None:
+            nonlocal permitting
+            permitting = permitting or Permitting(loop, seed)
+            permitting.take_turn()
+
         def guided_turn() -> None:
             if loop.guided is None:
                 loop.start_guided(seed)
-            loop.guide(turn)
+            # As long as the compile that it leads to: checks are cheap, but promises are, too.
+            loop.guide(min(turn, max(_MIN_TURN_SECONDS, loop.seconds_per_compile)))
             loop.compile_guided()
 
         loop.say("the agent sets out")
         background.start(loop.deadline)
         loop.calibrate(budget * _CALIBRATION_SHARE, seed)
         loop.correct_greedy(budget * _GREEDY_SHARE)
-        take_turns([agent_turn, guided_turn], loop.best_compiled, loop.left)
+        take_turns([agent_turn, permitting_turn, guided_turn], loop.best_compiled, loop.left)
         planner = background.stop()
         assert planner is not None, "waited for"
         _say_how_far(loop, planner)

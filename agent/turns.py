@@ -13,7 +13,8 @@ def take_turns(
     left: Callable[[], float],
 ) -> None:
     """Calls `turns` until no time is left: all once, then two of three times the one whose last
-    turn lowered `best` by most for each second, and every third time the one that waits longest.
+    turn lowered `best` by most for each second (of several such the one that waits longest), and
+    every third time the one that waits longest of all.
 
     best: cycles. left: seconds."""
     rates = [math.inf] * len(turns)
@@ -22,7 +23,7 @@ def take_turns(
     while left() > 0:
         everyone = range(len(turns))
         is_third = number % 3 == 2 and math.inf not in rates
-        chosen = min(everyone, key=lambda i: last[i]) if is_third else rates.index(max(rates))
+        chosen = min(everyone, key=lambda i: (0.0 if is_third else -rates[i], last[i]))
         before, began = best(), time.monotonic()
         turns[chosen]()
         rates[chosen] = (before - best()) / max(time.monotonic() - began, 1e-3)

@@ -20,9 +20,9 @@ from workloads.rivals import COMPILER_RIVALS, race, run
 from workloads.rivals.demand import MAX_REFUSALS, alike, demand
 from workloads.rivals.hill_climbing import hill_climbing
 from workloads.rivals.knobs import KNOBS, combinations, knobs, settings
-from workloads.rivals.learned_greedy import _Way, next_way
 from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.rivals.race import Race, TimeIsUp
+from workloads.rivals.ways import Way, Ways, next_way
 
 DRAWN = """
     cycles   9   9   9   9
@@ -354,8 +354,35 @@ def test_combinations_begin_with_the_most_promising():
     assert len(found) == 4 and not any("d" in setting for setting in found)
 
 
+def test_permitting_climbs_to_what_should_be_kept(problem):
+    """Without any faith in costs: those of the problem say nothing of what is bad here."""
+    bad = [problem.values[v].name for v in placeable(problem)[:2]]
+
+    def cycles(options):
+        text = options.get(OVERRIDES_OPTION, "")
+        return 100.0 - 20.0 * sum(keep(name) in text for name in bad) + text.count("keep_in") / 10
+
+    judged = Judged(problem, cycles, 150)
+    judged.best_cycles = 0.0  # nothing is promising enough to be planned
+    ways = Ways(judged, 0, ("climb",))
+    with pytest.raises(TimeIsUp):
+        while True:
+            ways.take_turn()
+    assert ways.best_cycles == min(map(cycles, judged.tried)) < 65.0
+
+
+def test_what_others_have_found_is_where_plans_begin(problem):
+    judged = Judged(problem, lambda options: 100.0, 1)
+    ways = Ways(judged, 0)
+    better = mg.all_default(problem)
+    ways.hear_of(120.0, better)
+    assert ways.best is judged.xla_default
+    ways.hear_of(80.0, better)
+    assert ways.best is better and ways.best_cycles == 80.0
+
+
 def test_every_way_gets_a_turn_and_then_the_best_one_two_of_three():
-    ways = [_Way(None) for _ in range(3)]
+    ways = [Way(None) for _ in range(3)]
     order = []
     for _ in range(9):
         way = next_way(ways)

@@ -21,9 +21,8 @@ def test_all_get_a_turn_then_two_of_three_are_of_the_one_that_pays():
     assert run([1000, 0], 9) == [0, 1, 0, 0, 0, 1, 0, 0, 1]
 
 
-def test_without_any_gain_nobody_is_forgotten():
-    order = run([0, 0, 0], 12)
-    assert set(order) == {0, 1, 2} and order[:3] == [0, 1, 2]
+def test_of_those_that_gain_nothing_the_one_that_waits_longest_is_next():
+    assert run([0, 0, 0], 7) == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_no_turn_begins_when_no_time_is_left():

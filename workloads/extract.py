@@ -275,7 +275,29 @@ class Extraction:
         prediction = self.store.prediction(row.key, self._traffic(row))
         return prediction.covariance(mask_bits(masks, len(row.positions)))
 
-    # -- assignments -------------------------------------------------------------------------
+    # -- whole compiles ----------------------------------------------------------------------
+
+    def take_in(
+        self,
+        compiled: Compiled,
+        source: str,
+        *,
+        is_ours: bool | None = None,
+        judged: CompiledLatency | None = None,
+    ) -> tuple[CompiledLatency, Assignment]:
+        """Learn all that a compile says, `problem` refreshed; how fast it is, and what it does.
+
+        source: of the assignment. is_ours: as for `calibrate`; None: it says nothing of that.
+        judged: its latency, where that is known.
+        """
+        module = placed_module(compiled)
+        self.learn(module)
+        self.refresh()
+        judged = judged or compiled_latency(Module(compiled.hlo), self.target)
+        found = self.assignment_of(compiled, source, module)
+        if is_ours is not None:
+            self.calibrate(judged.cycles, found, is_ours=is_ours)
+        return judged, found
 
     def assignment_of(
         self, compiled: Compiled, source: str, module: Module | None = None
@@ -326,12 +348,7 @@ def extract_session(
     if store is None and not session.uses_cache:
         store = CostStore()
     extraction = Extraction(all_default, session.name, store)
-    module = placed_module(default)
-    extraction.learn(module)
-    extraction.refresh()
-    xla_default = extraction.assignment_of(default, "xla_default", module)
-    judged = compiled_latency(Module(default.hlo), extraction.target)
-    extraction.calibrate(judged.cycles, xla_default, is_ours=False)
+    judged, xla_default = extraction.take_in(default, "xla_default", is_ours=False)
     num_checks = probe(session, extraction, progress, probe_seconds)
     return Extracted(
         extraction,

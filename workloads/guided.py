@@ -21,11 +21,9 @@ from malloc_game import Assignment, Problem, latency
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
-from workloads.hlo import Module
-from workloads.judge import CompiledLatency, compiled_latency
+from workloads.judge import CompiledLatency
 from workloads.overrides import EXACT_OPTIONS, keep_value, pin_value
 from workloads.permits import Benefits, placeable, placing_first, values_inside
-from workloads.placed import placed_module
 from workloads.placement import placer_of
 
 # Sizes of a move, in values; small ones refine, large ones leave local optima.
@@ -269,13 +267,7 @@ class GuidedSearch:
         return found
 
     def _compile(self, options: Mapping[str, str]) -> tuple[CompiledLatency, Assignment]:
-        """Compile, and let the extraction learn from it."""
-        compiled = self._session.compile(options)
-        module = placed_module(compiled)
-        self._extraction.learn(module)
-        self._extraction.refresh()
-        judged = compiled_latency(Module(compiled.hlo), self._extraction.target)
-        return judged, self._extraction.assignment_of(compiled, "guided, compiled", module)
+        return self._extraction.take_in(self._session.compile(options), "guided, compiled")
 
     @property
     def promise(self) -> float:

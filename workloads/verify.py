@@ -11,11 +11,9 @@ from workloads.compare import compare, keep_only
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extract import Extraction
-from workloads.hlo import Module
-from workloads.judge import CompiledLatency, compiled_latency
+from workloads.judge import CompiledLatency
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
-from workloads.placed import placed_module
 from workloads.placement import Placer, placer_of
 from workloads.refusal import is_prefetch, refused_value
 
@@ -167,13 +165,10 @@ def verify(
             if i == len(modes) - 1:
                 raise
             continue
-        module = placed_module(compiled)
-        extraction.learn(module)
-        extraction.refresh()
-        found = extraction.assignment_of(compiled, f"{assignment.source}, compiled", module)
+        latency, found = extraction.take_in(
+            compiled, f"{assignment.source}, compiled", is_ours=True
+        )
         honoured, differences = compare(problem, assignment, found)
-        latency = compiled_latency(Module(compiled.hlo), extraction.target)
-        extraction.calibrate(latency.cycles, found, is_ours=True)
         messages = tuple(difference.message for difference in differences)
         return Verification(latency, honoured, messages, mode.name, options, found, repairs)
     raise ValueError("modes is empty")

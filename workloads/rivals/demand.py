@@ -14,19 +14,21 @@ from workloads.errors import OverrideError
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.refusal import is_prefetch, refused_value
-from workloads.rivals.race import Race
+from workloads.rivals.compiling import Compiling
 
 MAX_REFUSALS = 12
 
 
-def demand(race: Race, problem: Problem, assignment: Assignment) -> tuple[Compiled, frozenset[int]]:
+def demand(
+    race: Compiling, problem: Problem, assignment: Assignment
+) -> tuple[Compiled, frozenset[int]]:
     """Compile the program under `assignment`, or as much of it as can be had in a few tries.
 
     What is refused is first only permitted, with all of its kind, then kept in default memory.
     Returns the compile, and the values that are not demanded in it.
 
     Raises:
-      OverrideError: refused to the end. TimeIsUp, CompileError: as `Race.compile`.
+      OverrideError: refused to the end. CompileError, and whatever else `race.compile` raises.
     """
     permitted: frozenset[int] = frozenset()
     dropped: frozenset[int] = frozenset()

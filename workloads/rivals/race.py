@@ -20,8 +20,7 @@ from workloads.costs import CostStore
 from workloads.errors import CompileError, CompilerKilled, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
-from workloads.judge import compiled_latency
-from workloads.placed import placed_module
+from workloads.judge import CompiledLatency, compiled_latency
 
 Progress = Callable[[str], None]
 _MAX_KILLED = 2  # times that the compiler may be killed before the first two compiles are done
@@ -68,7 +67,7 @@ class Race:
         self._began = time.monotonic()
         self._session, self._seconds, self._max_compiles = session, seconds, max_compiles
         self._progress = progress
-        self._known: dict[tuple, tuple[Compiled, float]] = {}  # with its judged latency
+        self._known: dict[tuple, tuple[Compiled, CompiledLatency]] = {}
         self._notes: dict[str, dict[str, Any]] = {}
         self._is_started = False
         self.compiles = self.failures = self.refusals = 0
@@ -107,10 +106,11 @@ class Race:
             self.failures += 1
             raise
         self.compiles += 1
-        cycles = compiled_latency(Module(compiled.hlo), TARGETS[self.target]).cycles
+        judged = compiled_latency(Module(compiled.hlo), TARGETS[self.target])
+        cycles = judged.cycles
         if self._is_started and self.elapsed > self._seconds:
             raise TimeIsUp
-        self._known[key] = compiled, cycles
+        self._known[key] = compiled, judged
         if not chosen:
             self.xla_default_cycles = cycles
         if cycles < self.best_cycles:
@@ -193,13 +193,11 @@ class Race:
 
     def learn(self, compiled: Compiled) -> tuple[float, Assignment]:
         """Learn from a compile of this race; how fast it is, in cycles, and what it does."""
-        module = placed_module(compiled)
-        self.extraction.learn(module)
-        self.extraction.refresh()
-        _, cycles = self._known[_key(compiled.options)]
-        found = self.extraction.assignment_of(compiled, "candidate", module)
-        self.extraction.calibrate(cycles, found, is_ours=bool(compiled.options))
-        return cycles, found
+        is_ours, judged = bool(compiled.options), self._known[_key(compiled.options)][1]
+        judged, found = self.extraction.take_in(
+            compiled, "candidate", is_ours=is_ours, judged=judged
+        )
+        return judged.cycles, found
 
     def result(self, rival: str) -> RivalResult:
         """The result as it stands."""

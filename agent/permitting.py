@@ -1,0 +1,75 @@
+"""A further way of searching: what XLA may place by itself, chosen by the costs that were learned.
+
+`workloads.guided` checks a choice before it compiles it; here every choice is a compile, as the
+strongest rival has it. Where the costs of what was not compiled are far off, that is what helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import malloc_game as mg
+from agent.compiler_loop import CompilerLoop
+from workloads.compile import Compiled
+from workloads.errors import CompileError, CompilerKilled
+from workloads.extract import Extraction
+from workloads.rivals.ways import Ways
+
+# Plans of our own are the agent's and greedy's business.
+_WAYS = ("permit_planned", "climb", "permit_wanted")
+SOURCE = "guided"
+
+
+class Permitting:
+    """Turns of `Ways` within a run: what they have compiled becomes a candidate of `SOURCE`."""
+
+    def __init__(self, loop: CompilerLoop, seed: int):
+        self._loop = loop
+        self._ways = Ways(self, seed, _WAYS)
+
+    def take_turn(self) -> None:
+        """Compile one choice; none, if nothing promising comes to mind."""
+        best = min(self._loop.candidates.values(), key=lambda c: c.compiled or float("inf"))
+        if best.compiled and best.assignment is not None:
+            self._ways.hear_of(best.compiled, best.assignment)
+        self._ways.take_turn()
+
+    # -- `workloads.rivals.ways.Compiling` ---------------------------------------------------
+
+    @property
+    def extraction(self) -> Extraction:
+        """The program as the game sees it, with the costs that compiles have shown."""
+        return self._loop.extraction
+
+    @property
+    def xla_default(self) -> mg.Assignment:
+        """XLA's default mapping."""
+        return self._loop.xla_default
+
+    @property
+    def xla_default_cycles(self) -> float:
+        """Its compiled latency."""
+        return self._loop.candidates["xla_default"].compiled or float("inf")
+
+    @property
+    def best_cycles(self) -> float:
+        """Compiled latency of the fastest compile so far."""
+        return self._loop.best_compiled()
+
+    def compile(self, options: Mapping[str, str]) -> Compiled:
+        """Compile. Raises: CompileError."""
+        self._loop.num_compiles += 1
+        return self._loop.session.compile(options)
+
+    def learn(self, compiled: Compiled) -> tuple[float, mg.Assignment]:
+        """Learn from a compile, and keep it if it is the best of its kind."""
+        return self._loop.take_in(compiled, SOURCE)
+
+    def try_options(self, options: Mapping[str, str]) -> tuple[float, mg.Assignment] | None:
+        """Compile and learn; None if the compiler fails."""
+        try:
+            return self.learn(self.compile(options))
+        except CompilerKilled:
+            raise
+        except CompileError:
+            return None

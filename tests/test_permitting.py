@@ -1,0 +1,137 @@
+"""The search by permissions as a turn of `optimize`: what it compiles becomes a candidate."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+import malloc_game as mg
+from agent import compiler_loop
+from agent.compiler_loop import CompilerLoop
+from agent.outcome import Candidate
+from agent.permitting import SOURCE, Permitting
+from workloads import all_default
+from workloads.compile import OVERRIDES_OPTION
+from workloads.errors import CompileError, CompilerKilled
+from workloads.judge import CompiledLatency
+from workloads.overrides import EXACT_OPTIONS
+
+
+class Session:
+    """A compiler whose programs take what `cycles` says; an error is raised."""
+
+    name = "made up"
+
+    def __init__(self, cycles):
+        self.cycles, self.asked = cycles, []
+
+    def compile(self, options):
+        self.asked.append(options)
+        found = self.cycles(len(self.asked))
+        if isinstance(found, Exception):
+            raise found
+        return types.SimpleNamespace(options=dict(options), cycles=found)
+
+
+class Extraction:
+    def __init__(self, problem):
+        self.problem = problem
+        self.uncertainty = [np.zeros(len(table.cycles)) for table in problem.cost_tables]
+
+    def take_in(self, compiled, source, *, is_ours):
+        assert is_ours
+        return CompiledLatency(compiled.cycles, 0.0, 0.0), mg.all_default(self.problem)
+
+
+def make(cycles):
+    problem = mg.random_problem(3, 24)
+    said = []
+    loop = CompilerLoop(Session(cycles), said.append)
+    loop.extraction, loop.xla_default = Extraction(problem), mg.all_default(problem)
+    for source in ("xla_default", "all_default"):
+        loop.candidates[source] = Candidate(source, loop.xla_default, 100.0, 100.0, 1.0)
+    return Permitting(loop, 0), loop, said
+
+
+def compile_again(permitting, loop, number):
+    """Turns until `number` compiles were asked for; a turn may find nothing promising."""
+    for _ in range(20):
+        if len(loop.session.asked) >= number:
+            return
+        permitting.take_turn()
+    raise AssertionError("nothing comes to mind")
+
+
+def test_the_fastest_compile_becomes_the_candidate_and_the_history_tells_when():
+    permitting, loop, said = make(lambda number: 100.0 - number if number < 4 else 99.0)
+    asked = loop.session.asked
+    compile_again(permitting, loop, 5)
+    assert loop.num_compiles == len(asked) == 5
+    best = loop.candidates[SOURCE]
+    assert (best.source, best.compiled, best.options) == (SOURCE, 97.0, asked[2])
+    assert best.predicted > 0 and [cycles for _, cycles in loop.history] == [99.0, 98.0, 97.0]
+    assert len(said) == len(asked) and "0.970 of XLA's default" in said[2]
+
+
+def test_a_choice_that_cannot_be_compiled_is_passed_over():
+    permitting, loop, _ = make(lambda number: CompileError("too much") if number == 1 else 90.0)
+    compile_again(permitting, loop, 1)
+    assert SOURCE not in loop.candidates and loop.num_compiles == 1
+    compile_again(permitting, loop, 2)
+    assert loop.candidates[SOURCE].compiled == 90.0
+
+
+def test_a_killed_compiler_is_not_taken_for_a_refusal():
+    permitting, loop, _ = make(lambda number: CompilerKilled("killed"))
+    with pytest.raises(CompilerKilled):
+        compile_again(permitting, loop, 1)
+
+
+def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch):
+    problem = mg.random_problem(3, 24)
+    default = mg.all_default(problem)
+    found = types.SimpleNamespace(
+        extraction=Extraction(problem),
+        xla_default=default,
+        xla_default_latency=CompiledLatency(100.0, 0.0, 0.0),
+        all_default=types.SimpleNamespace(options={}),
+        all_default_latency=CompiledLatency(150.0, 0.0, 0.0),
+    )
+    monkeypatch.setattr(compiler_loop, "extract_session", lambda *given, **options: found)
+    for compiled, expected in (
+        (types.SimpleNamespace(options={"exact": "1"}, cycles=96.0), 96.0),
+        (None, 100.0),
+    ):
+        monkeypatch.setattr(compiler_loop, "compiled_on_the_way", lambda session, c=compiled: c)
+        loop = CompilerLoop(Session(None), lambda message: None)
+        loop.extract(1.0)
+        assert loop.best_compiled() == expected
+        assert ("guided" in loop.candidates) == (compiled is not None)
+
+
+def test_a_program_that_cannot_be_kept_out_whole_was_compiled_without_slices(monkeypatch):
+    modules = {"hlo": b"hlo", "placed": b"", "msa": {}}
+
+    class Compiler:
+        remember = staticmethod(lambda label, fields: None)
+        remembered = staticmethod(lambda label: None)
+
+        def __init__(self, is_listed):
+            self.is_listed = is_listed
+
+        def compile(self, options):
+            if self.is_listed and OVERRIDES_OPTION in options:
+                raise CompileError("aborted")
+            return types.SimpleNamespace(options=options, **modules)
+
+    monkeypatch.setattr(all_default, "Module", lambda hlo: None)
+    monkeypatch.setattr(all_default, "asynchronous_names", lambda module: set())
+    buffers = types.SimpleNamespace(buffers={})
+    monkeypatch.setattr(all_default, "parse_dump", lambda dump: buffers)
+    easy, hard = Compiler(False), Compiler(True)
+    for session in (easy, hard):
+        all_default.all_default_options(session)
+    assert all_default.compiled_on_the_way(easy) is None
+    assert all_default.compiled_on_the_way(hard).options == EXACT_OPTIONS
