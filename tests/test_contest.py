@@ -578,6 +578,53 @@ def test_another_compiler_is_an_error_row_and_tried_again(compiler, suite_case, 
     assert good.error is None
 
 
+def _renumbered(problem):
+    """The same problem, its values in the other order, and so its positions."""
+    last = len(problem.values) - 1
+
+    def turned(instruction):
+        positions = [
+            dataclasses.replace(p, value=last - p.value) for p in reversed(instruction.positions)
+        ]
+        return dataclasses.replace(instruction, positions=tuple(positions))
+
+    return dataclasses.replace(
+        problem,
+        values=tuple(reversed(problem.values)),
+        instructions=tuple(turned(i) for i in problem.instructions),
+        exclusions=(),
+    )
+
+
+def test_a_mapping_is_carried_over_to_values_and_positions_of_other_numbers():
+    old = mg.random_problem(3, 24)
+    greedy = mg.to_assignment(old, mg.greedy(mg.encode(old))[0], "greedy")
+    assert greedy.copies and greedy.chunks
+    new = _renumbered(old)
+    compiling._check_same(old, new)
+    carried = compiling.carried_over(greedy, old, new)
+    for t, instruction in enumerate(old.instructions):
+        last = len(instruction.positions) - 1
+        for p in range(last + 1):
+            assert greedy.in_alternate(t, p) == carried.in_alternate(t, last - p)
+    for one, other in zip(
+        greedy.chunks + greedy.copies, carried.chunks + carried.copies, strict=True
+    ):
+        assert old.values[one.value].name == new.values[other.value].name
+        assert dataclasses.replace(other, value=one.value) == one
+    assert compiling.carried_over(carried, new, old) == greedy
+
+
+def test_a_problem_with_another_position_is_another_problem():
+    old = mg.random_problem(3, 24)
+    first = old.instructions[0]
+    other = dataclasses.replace(first.positions[0], number=first.positions[0].number + 5)
+    changed = dataclasses.replace(first, positions=(other, *first.positions[1:]))
+    new = dataclasses.replace(old, instructions=(changed, *old.instructions[1:]))
+    with pytest.raises(CompileError, match="another problem"):
+        compiling._check_same(old, new)
+
+
 def test_a_mapping_that_was_exchanged_is_not_compiled(compiler, suite_case, tmp_path):
     out = tmp_path / "out"
     run([suite_case], {"y": with_values(1)}, 3.0, [0], out)

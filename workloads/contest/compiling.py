@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import malloc_game as mg
-from malloc_game import MallocGameError, Problem
+from malloc_game import Assignment, MallocGameError, Position, Problem
 from malloc_game.fileio import sha256_of
 from workloads.compile import CompilerSession, check_compiler, versions
 from workloads.contest import rows, scores
@@ -133,10 +133,13 @@ def compile_pair(
 def _check_same(shipped: Problem, extracted: Problem) -> None:
     """Raises: CompileError: the compiler at hand makes another problem of the program."""
 
-    def shape(problem: Problem) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    def shape(problem: Problem) -> tuple[list[tuple[str, list]], list[tuple[str, int]]]:
         return (
-            [(i.name, len(i.positions)) for i in problem.instructions],
-            [(v.name, v.size_bytes) for v in problem.values],
+            [
+                (i.name, sorted(_place(problem, p) for p in i.positions))
+                for i in problem.instructions
+            ],
+            sorted((v.name, v.size_bytes) for v in problem.values),
         )
 
     if shape(shipped) != shape(extracted):
@@ -145,6 +148,45 @@ def _check_same(shipped: Problem, extracted: Problem) -> None:
             f"{shipped.name}: the compiler here (libtpu {versions()['libtpu']}) makes another"
             f" problem of it than the one of the suite (libtpu {old}); install that version"
         )
+
+
+def _place(problem: Problem, position: Position) -> tuple:
+    """What a position is, whatever number its value has."""
+    name = problem.values[position.value].name
+    return name, position.is_output, position.number, position.index
+
+
+def carried_over(assignment: Assignment, old: Problem, new: Problem) -> Assignment:
+    """An assignment of one problem as one of another with the same values and positions.
+
+    An extraction numbers values by size and age; which of two is first may depend on its version.
+    """
+    numbers = {value.name: v for v, value in enumerate(new.values)}
+    masks = []
+    for mask, before, after in zip(
+        assignment.masks, old.instructions, new.instructions, strict=True
+    ):
+        bits = {_place(new, position): 1 << p for p, position in enumerate(after.positions)}
+        masks.append(
+            sum(
+                bits[_place(old, position)]
+                for p, position in enumerate(before.positions)
+                if mask >> p & 1
+            )
+        )
+
+    def renumbered(records: tuple) -> tuple:
+        return tuple(
+            dataclasses.replace(record, value=numbers[old.values[record.value].name])
+            for record in records
+        )
+
+    return dataclasses.replace(
+        assignment,
+        masks=tuple(masks),
+        chunks=renumbered(assignment.chunks),
+        copies=renumbered(assignment.copies),
+    )
 
 
 def _compile_one(
@@ -161,6 +203,7 @@ def _compile_one(
         if sha256_of(path) != row.mapping_sha256:
             raise WorkloadError(f"{path} is not the mapping of its row; remove the row to run anew")
         assignment = mg.load_assignment(path, problem)
+        assignment = carried_over(assignment, problem, found.extraction.problem)
         done = verify(session, found.extraction, assignment)
         monotone = found.extraction.monotone_latency(session.compile(done.options)).cycles
     except (CompileError, WorkloadError, MallocGameError) as error:
