@@ -87,7 +87,7 @@ class CompilerLoop:
         problem = self.extraction.problem
         judged, found = self.extraction.take_in(compiled, f"{source}, compiled", is_ours=True)
         predicted = mg.latency(problem, found).cycles
-        self.keep(
+        self._keep(
             source,
             Candidate(source, found, predicted, judged.cycles, 1.0, options=compiled.options),
         )
@@ -145,7 +145,7 @@ class CompilerLoop:
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""
         if _anonymous(assignment) in self.tried:
-            self.keep(source, self.tried[_anonymous(assignment)])
+            self._keep(source, self.tried[_anonymous(assignment)])
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
@@ -180,7 +180,7 @@ class CompilerLoop:
             found.honoured, found.not_honoured, found.options,
         )  # fmt: skip
         self.tried[_anonymous(assignment)] = candidate
-        self.keep(source, candidate)
+        self._keep(source, candidate)
         return candidate
 
     def start_guided(self, seed: int) -> None:
@@ -209,7 +209,7 @@ class CompilerLoop:
         if found is None:
             return False
         self.num_compiles += 1
-        self.keep("guided", _guided_candidate(found))
+        self._keep("guided", _guided_candidate(found))
         reference = self.candidates["xla_default"].compiled
         self.say(
             f"guided: predicted {found.predicted / reference:.3f}, compiled"
@@ -217,7 +217,7 @@ class CompilerLoop:
         )
         return True
 
-    def keep(self, source: str, candidate: Candidate | None) -> None:
+    def _keep(self, source: str, candidate: Candidate | None) -> None:
         """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
         known = self.candidates.get(source)
         if candidate and (known is None or candidate.compiled < known.compiled):

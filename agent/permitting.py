@@ -31,7 +31,7 @@ class Permitting:
         """Compile one choice; none, if nothing promising comes to mind."""
         best = min(self._loop.candidates.values(), key=lambda c: c.compiled or float("inf"))
         if best.compiled and best.assignment is not None:
-            self._ways.hear_of(best.compiled, best.assignment)
+            self._ways.note(best.compiled, best.assignment)
         self._ways.take_turn()
 
     # -- `workloads.rivals.ways.Compiling` ---------------------------------------------------

@@ -375,9 +375,9 @@ def test_what_others_have_found_is_where_plans_begin(problem):
     judged = Judged(problem, lambda options: 100.0, 1)
     ways = Ways(judged, 0)
     better = mg.all_default(problem)
-    ways.hear_of(120.0, better)
+    ways.note(120.0, better)
     assert ways.best is judged.xla_default
-    ways.hear_of(80.0, better)
+    ways.note(80.0, better)
     assert ways.best is better and ways.best_cycles == 80.0
 
 

@@ -94,9 +94,11 @@ class Ways:
         way.turns += 1
         way.best = min(way.best, way.take_turn(way.turns))
 
-    def hear_of(self, cycles: float, found: Assignment) -> None:
-        """Take note of a mapping that somebody else had compiled."""
-        self._note(cycles, found)
+    def note(self, cycles: float, found: Assignment) -> float:
+        """Take note of a compiled mapping, whoever had it compiled; its cycles."""
+        if cycles < self.best_cycles:
+            self.best, self.best_cycles = found, cycles
+        return cycles
 
     # -- ways --------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class Ways:
                 key = miss.value, miss.time
                 step = _REFUSED if miss.value in given_up else 1
                 self.misses[key] = self.misses.get(key, 0) + step
-        return self._note(cycles, found)
+        return self.note(cycles, found)
 
     def permit_planned(self, turn: int) -> float:
         """What a game of our own has in alternate memory anywhere is permitted."""
@@ -183,7 +185,7 @@ class Ways:
         cycles, found = tried
         if cycles < self.best_permission.cycles:
             self.best_permission = _Permission(cycles, has_slices, permitted, priority, found.masks)
-        return self._note(cycles, found)
+        return self.note(cycles, found)
 
     def _shaken(self, priority: Mapping[int, float]) -> dict[int, float]:
         """Priorities (0, -1, -2 ...) with some values moved up or down the order."""
@@ -191,11 +193,6 @@ class Ways:
         step *= self.rng.random(len(priority)) < _SHAKEN
         ranks = np.array(list(priority.values())) + step
         return dict(zip(priority, ranks.tolist(), strict=True))
-
-    def _note(self, cycles: float, found: Assignment) -> float:
-        if cycles < self.best_cycles:
-            self.best, self.best_cycles = found, cycles
-        return cycles
 
     def _new_plan(self, turn: int) -> tuple[Problem, Assignment | None]:
         """A plan that was not compiled before, None if none is found, and the problem it solves."""
