@@ -238,6 +238,7 @@ class CompilerLoop:
         return played if played.masks == found.assignment.masks else wanted
 
     def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
+        """Take what was refused in so many words as refused for good, and what was so twice."""
         problem = self.extraction.problem
         for v, value in enumerate(problem.values):
             places = problem.positions_of_value[v]
@@ -245,9 +246,11 @@ class CompilerLoop:
             given = any(found.assignment.in_alternate(t, p) for t, p in places)
             if asked and not given and not value.is_refused:
                 self.refusals[v] = self.refusals.get(v, 0) + 1
-        refused = {v for v, count in self.refusals.items() if count >= _REFUSALS}
-        if refused:
-            self.extraction.refuse(refused)
+        values = {v for v, count in self.refusals.items() if count >= _REFUSALS}
+        values |= {v for v, t in found.refused if t is None}
+        uses = {(t, v) for v, t in found.refused if t is not None}
+        if values or uses:
+            self.extraction.refuse(values, uses)
             self.extraction.refresh()
 
     def monotone_speedup(self, best: Candidate) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import malloc_game as mg
 from malloc_game import Assignment, Chunk, Copy
 from tests.toy import KIB, toy
@@ -14,6 +16,25 @@ PROBLEM = toy("""
     y   4  temp      .   D   u   .
     z   4  temp!     D   u   .   .
 """)
+
+
+def _layers() -> mg.Problem:
+    drawn = toy("""
+        cycles   9   9   9   9   8   8
+        a   4  temp   D1  u1  .   .   .   .
+        b   4  temp   .   .   D1  u1  .   .
+        c   4  temp   .   .   .   .   D1  u1
+    """)
+    same = {2: 0, 3: 1}
+    instructions = tuple(
+        dataclasses.replace(instruction, cost_table=same.get(t, t))
+        for t, instruction in enumerate(drawn.instructions)
+    )
+    return drawn.replace(instructions=instructions)
+
+
+# `a` and `b` are used alike, as in two layers; `c` is not.
+LAYERS = _layers()
 
 
 def inside(*names: str, problem: mg.Problem = PROBLEM) -> Assignment:

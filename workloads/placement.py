@@ -45,6 +45,7 @@ class Placer:
         """
         self.session = session
         self._stop: dict[str, str] = {}
+        self.seconds_per_check = 0.0  # of the last one tried; from the cache it takes none
         everything = all_default_options(session)
         wanted = _signature(session.compile(everything))
         stop = {_MEMORY_OPTION: "1"}
@@ -55,11 +56,12 @@ class Placer:
                 placed, needed = session.place({**everything, **stop})
             except CompileError:
                 break
+            finally:
+                self.seconds_per_check = time.monotonic() - began
             if needed and placed.hlo and _signature(placed) == wanted:
                 self._stop = stop
                 break
-            now = time.monotonic()
-            if not needed or now + (now - began) > end:
+            if not needed or time.monotonic() + self.seconds_per_check > end:
                 break
             size = max(int(share * needed / _MIB), 1)
             stop = {_MEMORY_OPTION: str(size), **_NO_REMATERIALIZATION}

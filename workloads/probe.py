@@ -38,6 +38,9 @@ _MAX_MAPPINGS = 12
 _MAX_SLOW_MAPPINGS = 2
 _MAX_REFUSALS = 64
 _FINDING_SHARE = 0.5  # of the time, at most, for finding out whether there is a fast check
+# A program takes about eight checks, of which the first few alone mostly show nothing; each takes
+# two to three times as long as that of the all-default program, by which the fast check was found.
+_USUAL_CHECKS = 20
 _MAX_AFTER_LOOPS = 16
 
 
@@ -49,8 +52,9 @@ def probe(
 ) -> int:
     """Mark in the extraction's problem what the compiler refuses; returns the number of checks.
 
-    The answer is remembered on disk. seconds: no check begins after so many; then it is not
-    remembered, and what was not asked counts as possible.
+    The answer is remembered on disk. seconds: no check begins after so many, nor the first one if
+    the usual number would take longer; then it is not remembered, and what was not asked counts as
+    possible.
     Raises: CompileError: the compiler was killed, or hangs.
     """
     deadline = time.monotonic() + seconds
@@ -58,7 +62,7 @@ def probe(
     if known is None:
         placer = placer_of(session, seconds * _FINDING_SHARE)
         prober = _Prober(placer, extraction, deadline)
-        is_complete = prober.run()
+        is_complete = prober.has_time() and prober.run()
         problem = extraction.problem
         names = [problem.values[v].name for v in sorted(prober.values)]
         uses = [
@@ -68,11 +72,10 @@ def probe(
         if is_complete:
             session.remember(_LABEL, known)
     after_loops = session.remembered(_LABEL_AFTER_LOOPS)
-    if after_loops is None and time.monotonic() >= deadline:
-        after_loops = {"uses": [], "checks": 0}
-    elif after_loops is None:
-        after_loops = _probe_after_loops(placer_of(session), extraction.problem)
-        session.remember(_LABEL_AFTER_LOOPS, after_loops)
+    if after_loops is None:
+        after_loops, is_complete = _probe_after_loops(session, extraction.problem, deadline)
+        if is_complete:
+            session.remember(_LABEL_AFTER_LOOPS, after_loops)
     known = {
         "values": known["values"],
         "uses": known["uses"] + after_loops["uses"],
@@ -92,21 +95,29 @@ def probe(
     return known["checks"]
 
 
-def _probe_after_loops(placer: Placer, problem: Problem) -> dict[str, Any]:
-    """Uses of parameters after a loop that carries them, where their prefetch is refused.
+def _probe_after_loops(
+    session: CompilerSession, problem: Problem, deadline: float
+) -> tuple[dict[str, Any], bool]:
+    """Uses of parameters after a loop that carries them, where their prefetch is refused, and
+    whether there was time for all.
 
     To the compiler such a use is of what comes out of the loop: no copy can start before its end,
     and where little is between that and the use, none can be asked for.
     """
-    uses, checks = [], 0
+    uses: list[list[str]] = []
+    checks = 0
     program = mg.encode(problem)
     decided = np.asarray(program.decision_time), np.asarray(program.decision_value)
     for t, value in _uses_after_loops(problem)[:_MAX_AFTER_LOOPS]:
         wanted = (decided[0] == t) & (decided[1] == value)
         state, _ = follow_wanted(program, jnp.asarray(wanted))
         asked = mg.to_assignment(problem, state, "probe")
-        if not asked.copies or not placer.is_fast:
+        if not asked.copies:
             continue
+        if time.monotonic() >= deadline:
+            return {"uses": uses, "checks": checks}, False
+        if not (placer := placer_of(session)).is_fast:  # perhaps for want of time
+            return {"uses": uses, "checks": checks}, math.isinf(deadline)
         text = overrides(problem, asked)
         checks += 1
         try:
@@ -118,7 +129,7 @@ def _probe_after_loops(placer: Placer, problem: Problem) -> dict[str, Any]:
             raise
         except CompileError:
             continue
-    return {"uses": uses, "checks": checks}
+    return {"uses": uses, "checks": checks}, True
 
 
 def _uses_after_loops(problem: Problem) -> list[tuple[int, int]]:
@@ -148,6 +159,11 @@ class _Prober:
         self.checks = 0
         self.values: set[int] = set()
         self.uses: set[tuple[int, int]] = set()  # (time, value)
+
+    def has_time(self) -> bool:
+        """Whether it is to be expected that `run` will come to its end."""
+        number = _USUAL_CHECKS if self.placer.is_fast else _MAX_SLOW_MAPPINGS
+        return time.monotonic() + number * self.placer.seconds_per_check < self.deadline
 
     def run(self) -> bool:
         """Ask for everything, a mapping at a time; whether there was time for all."""

@@ -19,6 +19,11 @@ def is_prefetch(message: str) -> bool:
     return "scheduled prefetch time" in message
 
 
+def is_about_room(message: str) -> bool:
+    """Whether an override error says that something did not fit, where or when it was asked."""
+    return "Out of alternate memory" in message or "spatial placement" in message
+
+
 def refused_value(problem: Problem, message: str) -> int | None:
     """The value that an override error speaks of, None if it cannot be told."""
     use = _USE.search(message)
@@ -42,3 +47,15 @@ def refused_value(problem: Problem, message: str) -> int | None:
                 if position.is_output and position.index in (index, ()):
                     return position.value
     return None
+
+
+def alike(problem: Problem, value: int) -> frozenset[int]:
+    """Values of one size that the same kinds of instructions use in the same places."""
+
+    def kind(v: int) -> tuple:
+        places = ((problem.instructions[t].cost_table, p) for t, p in problem.positions_of_value[v])
+        this = problem.values[v]
+        return this.size_bytes, this.is_parameter, frozenset(places)
+
+    wanted = kind(value)
+    return frozenset(v for v in range(len(problem.values)) if kind(v) == wanted)

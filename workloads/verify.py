@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 
 from malloc_game import Assignment, Problem
 from workloads.compare import compare, keep_only
@@ -15,7 +13,7 @@ from workloads.judge import CompiledLatency
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placement import Placer, placer_of
-from workloads.refusal import is_prefetch, refused_value
+from workloads.refusal import alike, is_about_room, is_prefetch, refused_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +27,9 @@ class Verification:
     options: dict[str, str]  # compiler options that give this program, overrides included
     assignment: Assignment  # what the compiled program really does
     num_repairs: int  # values that were no longer demanded, so that the rest could be
+    # (value, time), as of a `Difference`: what the compiler refused to have in alternate memory for
+    # another reason than room
+    refused: frozenset[tuple[int, int | None]] = frozenset()
 
     @property
     def cycles(self) -> float:
@@ -61,21 +62,31 @@ _MAX_REPAIRS = 40
 _MAX_SLOW_REPAIRS = 6
 
 
-def _accepted_options(
-    placer: Placer, problem: Problem, assignment: Assignment, mode: Mode
-) -> tuple[dict[str, str], int, Compiled]:
-    """Compiler options for `assignment` that pass the fast check, repairs made, and its program.
+@dataclasses.dataclass(frozen=True)
+class _Accepted:
+    """What passed the fast check."""
 
-    Tried in this order: as it is; with the compiler placing buffers in the order in which they lie
-    in the assignment; both again with no prefetch taken back, if that is what is refused (not
-    before, for it lets the compiler make poor ones of its own); then what is refused is only
-    permitted, and if it is refused again kept in default memory. Raises: CompileError.
+    options: dict[str, str]
+    placed: Compiled
+    given_up: frozenset[int]  # values that are no longer demanded
+    unwanted: frozenset[int]  # those of them that were refused for another reason than room
+
+
+def _accept(placer: Placer, problem: Problem, assignment: Assignment, mode: Mode) -> _Accepted:
+    """Find compiler options for `assignment` that pass the fast check.
+
+    It is asked for as it is. If a prefetch is lost, then with no prefetch taken back (not before,
+    for that lets the compiler make poor ones of its own); if anything else is refused, with the
+    compiler placing buffers in the order in which they lie in the assignment. What is refused all
+    the same is only permitted, and if it is refused again kept in default memory. What there is no
+    room for is given up alone; where it is another reason, what is used like it in the other layers
+    of a program would be refused next, one check of seconds after the other. Raises: CompileError.
     """
     permitted: frozenset[int] = frozenset()
     dropped: frozenset[int] = frozenset()
+    unwanted: frozenset[int] = frozenset()
     held = {chunk.value for chunk in assignment.chunks}
     can_order = mode.pin and bool(assignment.chunks)
-    order = functools.cache(lambda: {SORT_ORDER_OPTION: sort_order(problem, assignment)})
     refusal = OverrideError("nothing was asked")
     for _ in range(_MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS):
         asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
@@ -88,23 +99,30 @@ def _accepted_options(
             permitted=permitted,
         )
         options = {**mode.options, OVERRIDES_OPTION: text}
-        lost_a_prefetch = False
-        for kept, ordered in itertools.product(({}, KEEP_PREFETCHES), (False, True)):
-            if (ordered and not can_order) or (kept and not lost_a_prefetch):
-                continue
-            tried = {**options, **(order() if ordered else {}), **kept}
+        extra: dict[str, str] = {}
+        while True:
+            tried = {**options, **extra}
             try:
-                return tried, len(permitted) + len(dropped), placer.place(tried)
+                return _Accepted(tried, placer.place(tried), permitted | dropped, unwanted)
             except OverrideError as error:
                 refusal = error
-                lost_a_prefetch |= is_prefetch(str(error))
+            keeps = KEEP_PREFETCHES.items() <= extra.items()
+            if is_prefetch(str(refusal)) and not keeps:
+                extra = {**extra, **KEEP_PREFETCHES}
+            elif can_order and SORT_ORDER_OPTION not in extra:
+                extra = {**extra, SORT_ORDER_OPTION: sort_order(problem, assignment)}
+            else:
+                break
         value = refused_value(problem, str(refusal))
         if value is None or value in dropped:
             raise refusal
         if value in permitted:
             dropped |= {value}
-        else:
+        elif is_about_room(str(refusal)):
             permitted |= {value}
+        else:
+            kind = {value} | (alike(problem, value) & held)
+            permitted, unwanted = permitted | kind, unwanted | kind
     raise refusal
 
 
@@ -130,13 +148,11 @@ def preview(
     Raises:
       CompileError: the compiler does not accept the assignment in this mode.
     """
-    options, repairs, placed = _accepted_options(
-        placer_of(session), extraction.problem, assignment, mode
-    )
-    found = extraction.assignment_of(placed, f"{assignment.source}, placed")
+    accepted = _accept(placer_of(session), extraction.problem, assignment, mode)
+    found = extraction.assignment_of(accepted.placed, f"{assignment.source}, placed")
     honoured, differences = compare(extraction.problem, assignment, found)
     messages = tuple(difference.message for difference in differences)
-    return Preview(honoured, messages, options, repairs, found)
+    return Preview(honoured, messages, accepted.options, len(accepted.given_up), found)
 
 
 def verify(
@@ -157,8 +173,8 @@ def verify(
     placer = placer_of(session)
     for i, mode in enumerate(modes):
         try:
-            options, repairs, _ = _accepted_options(placer, problem, assignment, mode)
-            compiled = session.compile(options)
+            accepted = _accept(placer, problem, assignment, mode)
+            compiled = session.compile(accepted.options)
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:  # refused, or more than the compiler can take: ask for less
@@ -170,5 +186,18 @@ def verify(
         )
         honoured, differences = compare(problem, assignment, found)
         messages = tuple(difference.message for difference in differences)
-        return Verification(latency, honoured, messages, mode.name, options, found, repairs)
+        return Verification(
+            latency,
+            honoured,
+            messages,
+            mode.name,
+            accepted.options,
+            found,
+            len(accepted.given_up),
+            frozenset(
+                (difference.value, difference.time)
+                for difference in differences
+                if difference.wanted_in_alternate and difference.value in accepted.unwanted
+            ),
+        )
     raise ValueError("modes is empty")

@@ -13,7 +13,7 @@ from workloads.compile import OVERRIDES_OPTION, Compiled
 from workloads.errors import OverrideError
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
-from workloads.refusal import is_prefetch, refused_value
+from workloads.refusal import alike, is_about_room, is_prefetch, refused_value
 from workloads.rivals.compiling import Compiling
 
 MAX_REFUSALS = 12
@@ -44,7 +44,7 @@ def demand(
             value = refused_value(problem, str(error))
             if value is None or value in dropped or not tries_left:
                 raise
-            if _is_about_room(str(error)) and SORT_ORDER_OPTION not in extra:
+            if is_about_room(str(error)) and SORT_ORDER_OPTION not in extra:
                 extra = {**extra, SORT_ORDER_OPTION: sort_order(problem, assignment)}
             elif is_prefetch(str(error)) and not KEEP_PREFETCHES.items() <= extra.items():
                 extra = {**extra, **KEEP_PREFETCHES}
@@ -53,20 +53,3 @@ def demand(
             else:
                 permitted |= alike(problem, value)
     raise AssertionError("the last try returns or raises")
-
-
-def _is_about_room(message: str) -> bool:
-    """Whether an override error says that something did not fit, where or when it was asked."""
-    return "Out of alternate memory" in message or "spatial placement" in message
-
-
-def alike(problem: Problem, value: int) -> frozenset[int]:
-    """Values of one size that the same kinds of instructions use in the same places."""
-
-    def kind(v: int) -> tuple:
-        places = ((problem.instructions[t].cost_table, p) for t, p in problem.positions_of_value[v])
-        this = problem.values[v]
-        return this.size_bytes, this.is_parameter, frozenset(places)
-
-    wanted = kind(value)
-    return frozenset(v for v in range(len(problem.values)) if kind(v) == wanted)

@@ -1,0 +1,47 @@
+"""What the loop makes of refusals: those in so many words at once, others when they come twice."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from agent.compiler_loop import CompilerLoop
+from tests.mapped_by_name import PROBLEM, inside
+
+W, X = 0, 1  # a parameter, a computed value
+
+
+class FakeExtraction:
+    problem = PROBLEM
+
+    def __init__(self):
+        self.values, self.uses = set(), set()
+
+    def refuse(self, values, uses):
+        self.values |= values
+        self.uses |= uses
+
+    def refresh(self):
+        return self.problem
+
+
+@pytest.fixture
+def loop():
+    made = CompilerLoop(types.SimpleNamespace(), lambda message: None)
+    made.extraction = FakeExtraction()
+    return made
+
+
+def test_what_was_refused_for_another_reason_than_room_is_not_asked_again(loop):
+    found = types.SimpleNamespace(assignment=inside("y"), refused={(X, None), (W, 2)})
+    loop._note_refusals(inside("w", "x", "y"), found)
+    assert loop.extraction.values == {X} and loop.extraction.uses == {(2, W)}
+
+
+def test_what_came_out_otherwise_is_asked_once_more(loop):
+    found = types.SimpleNamespace(assignment=inside("y"), refused=frozenset())
+    loop._note_refusals(inside("x", "y"), found)
+    assert loop.extraction.values == set()
+    loop._note_refusals(inside("x", "y"), found)
+    assert loop.extraction.values == {X} and loop.extraction.uses == set()
