@@ -7,17 +7,24 @@ import numpy as np
 import pytest
 
 import malloc_game as mg
+from tests.mapped_by_name import LAYERS
 from tests.programs_for_tests import chain
 from tests.toy import toy
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
-from workloads.errors import CompileError, CompilerKilled, OverrideError, WorkloadError
+from workloads.errors import (
+    CompileError,
+    CompilerKilled,
+    CompileTimeout,
+    OverrideError,
+    WorkloadError,
+)
 from workloads.hlo import Module
 from workloads.judge import compiled_latency
 from workloads.overrides import keep
 from workloads.packing import SORT_ORDER_OPTION
 from workloads.permits import Benefits, masks_of, permit, placeable, values_inside
 from workloads.rivals import COMPILER_RIVALS, race, run
-from workloads.rivals.demand import MAX_REFUSALS, alike, demand
+from workloads.rivals.demand import MAX_REFUSALS, demand
 from workloads.rivals.hill_climbing import hill_climbing
 from workloads.rivals.knobs import KNOBS, combinations, knobs, settings
 from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
@@ -48,13 +55,15 @@ def by_name(problem):
 class Session:
     """A compiler session whose programs are as fast as `cycles` says for each set of options."""
 
-    name, target, uses_cache = "made up", "v5e", False
+    name, target, uses_cache, timeout = "made up", "v5e", False, 300.0
 
     def __init__(self, cycles, seconds=1.0):
-        self.cycles, self.seconds, self.now, self.asked = cycles, seconds, 0.0, []
+        self.cycles, self.seconds, self.now = cycles, seconds, 0.0
+        self.asked, self.timeouts = [], []
 
-    def compile(self, options):
+    def compile(self, options, timeout):
         self.asked.append(options)
+        self.timeouts.append(timeout)
         self.now += self.seconds
         found = self.cycles(options)
         if isinstance(found, Exception):
@@ -97,6 +106,23 @@ def test_a_compile_that_comes_too_late_does_not_count(made_up):
     with pytest.raises(TimeIsUp):
         run.compile({"x": "5"})
     assert len(run._session.asked) == 2, "nothing begins once the time is up"
+
+
+def test_a_compile_that_would_come_too_late_is_stopped(made_up):
+    def hang(options):
+        run._session.now = 100.0
+        raise CompileTimeout("not compiled in time")
+
+    run = made_up(hang, seconds=60.0)
+    run._session.now = 20.0
+    with pytest.raises(TimeIsUp):
+        run.compile({"x": "a"})
+    assert run._session.timeouts == [40.0]
+    # One that hangs while there is time is a failure like others.
+    run = made_up(hang, seconds=600.0)
+    with pytest.raises(CompileTimeout):
+        run.compile({"x": "a"})
+    assert run._session.timeouts == [run._session.timeout] and run.failures == 1
 
 
 def test_the_number_of_compiles_is_limited_and_repeats_are_free(made_up):
@@ -230,20 +256,10 @@ class Refusing:
         return "compiled"
 
 
-LAYERS = """
-    cycles   9   9   9   9
-    a   4  temp   D1  u1  .   .
-    b   4  temp   .   .   D1  u1
-    c   2  temp   .   D1  u1  .
-"""
-
-
 @pytest.fixture
 def layers():
-    """Two values that are used alike, and a third."""
-    drawn = toy(LAYERS)
-    same = {0: 0, 1: 1, 2: 2, 3: 3}
-    return drawn, mg.to_assignment(drawn, mg.greedy(mg.encode(drawn))[0], "greedy"), same
+    """Two values that are used alike, and a third; all in alternate memory."""
+    return LAYERS, mg.to_assignment(LAYERS, mg.greedy(mg.encode(LAYERS))[0], "greedy")
 
 
 def pin_of(name):
@@ -251,14 +267,14 @@ def pin_of(name):
 
 
 def test_what_is_accepted_is_demanded_in_full(layers):
-    drawn, assignment, _ = layers
+    drawn, assignment = layers
     refusing = Refusing(lambda options: None)
     assert demand(refusing, drawn, assignment) == ("compiled", frozenset())
     assert all(pin_of(name) in refusing.asked[0][OVERRIDES_OPTION] for name in "abc")
 
 
 def test_a_refused_value_is_permitted_with_its_kind_and_the_rest_still_demanded(layers):
-    drawn, assignment, _ = layers
+    drawn, assignment = layers
 
     def refusal(options):
         if pin_of("a") in options[OVERRIDES_OPTION]:
@@ -266,12 +282,12 @@ def test_a_refused_value_is_permitted_with_its_kind_and_the_rest_still_demanded(
 
     refusing = Refusing(refusal)
     compiled, given_up = demand(refusing, drawn, assignment)
-    assert compiled == "compiled" and given_up == alike(drawn, 0)
+    assert compiled == "compiled" and given_up == {0, 1}
     assert pin_of("c") in refusing.asked[-1][OVERRIDES_OPTION]
 
 
 def test_what_does_not_fit_is_placed_in_the_order_of_the_mapping(layers):
-    drawn, assignment, _ = layers
+    drawn, assignment = layers
 
     def refusal(options):
         if SORT_ORDER_OPTION not in options:
@@ -283,7 +299,7 @@ def test_what_does_not_fit_is_placed_in_the_order_of_the_mapping(layers):
 
 
 def test_a_demand_that_is_always_refused_ends(layers):
-    drawn, assignment, _ = layers
+    drawn, assignment = layers
     refusing = Refusing(lambda options: "failed, defining instruction 'a'")
     with pytest.raises(OverrideError):
         demand(refusing, drawn, assignment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from malloc_game import TARGETS, Assignment, Problem
 from workloads.all_default import all_default_options
 from workloads.compile import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.costs import CostStore
-from workloads.errors import CompileError, CompilerKilled, OverrideError
+from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extract import Extraction
 from workloads.hlo import Module
 from workloads.judge import CompiledLatency, compiled_latency
@@ -87,7 +88,8 @@ class Race:
         """As `CompilerSession.compile`, judged; what this race has compiled costs nothing again.
 
         Raises:
-          TimeIsUp: it may not begin, or came too late. Else as `CompilerSession.compile`.
+          TimeIsUp: it may not begin, or was stopped, too late to count. Else as
+            `CompilerSession.compile`.
         """
         chosen = dict(options or {})
         if overrides is not None:
@@ -96,13 +98,16 @@ class Race:
         if key in self._known:
             return self._known[key][0]
         self.check_time()
+        left = self._seconds - self.elapsed if self._is_started else math.inf
         try:
-            compiled = self._session.compile(chosen)
+            compiled = self._session.compile(chosen, timeout=min(self._session.timeout, left))
         except OverrideError:  # before code generation, mostly within a second
             self.refusals += 1
             raise
-        except CompileError:
+        except CompileError as error:
             self.compiles += 1
+            if isinstance(error, CompileTimeout) and self.elapsed >= self._seconds:
+                raise TimeIsUp from None
             self.failures += 1
             raise
         self.compiles += 1
