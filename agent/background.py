@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+import malloc_game
 from agent.problem_planner import Best, ProblemPlanner
-
-_MOMENT_SECONDS = 0.01
 
 # Of the planner's threads: the compiler, another process, gets its core when it wants one.
 _NICENESS = 5
@@ -31,11 +31,18 @@ def _yield_to_the_compiler() -> None:
 class BackgroundPlanner:
     """A planner in a thread of its own, between `start` and `stop`.
 
-    make: called in that thread, when it is started first. Leave the `with` block to end the
-    thread; it finishes the iteration that is under way."""
+    make: called in that thread, when it is started first. on_change: called there, before the
+    planner goes on with another problem. Leave the `with` block to end the thread; it finishes the
+    iteration that is under way."""
 
-    def __init__(self, make: Callable[[], ProblemPlanner]):
+    def __init__(
+        self,
+        make: Callable[[], ProblemPlanner],
+        on_change: Callable[[ProblemPlanner], None] = lambda planner: None,
+    ):
         self._make = make
+        self._on_change = on_change
+        self._next_problem: collections.deque[malloc_game.Problem] = collections.deque(maxlen=1)
         self._planner: ProblemPlanner | None = None
         self._is_over = threading.Event()
         self._thread = ThreadPoolExecutor(1, "planner", initializer=_yield_to_the_compiler)
@@ -58,24 +65,27 @@ class BackgroundPlanner:
         self._is_over.clear()
         self._running = self._thread.submit(self._run, deadline)
 
+    def set_problem(self, problem: malloc_game.Problem) -> None:
+        """The planner goes on with these costs once the iteration under way is done.
+
+        It is not waited for: that may take seconds, in which the compiler would have nothing to do.
+        """
+        self._next_problem.append(problem)
+
     def best(self) -> Best | None:
-        """The best mapping so far, while it plans, too; None while the planner is being made."""
+        """The best mapping so far, while it plans, too; None while the planner is being made.
+
+        What planning raised is raised here, too."""
+        if self._running is not None and self._running.done():
+            self._running.result()
         return None if self._planner is None else self._planner.best
 
-    def stop(self, at_most: float | None = None) -> ProblemPlanner | None:
+    def stop(self) -> ProblemPlanner:
         """Waits for the iteration under way; the planner, which then rests.
 
-        None if that takes more than `at_most` seconds: it goes on planning then. Whatever planning
-        raised is raised here."""
+        Whatever planning raised is raised here."""
         assert self._running is not None, "nothing was started"
         self._is_over.set()
-        done, _ = wait([self._running], at_most)
-        if not done:
-            self._is_over.clear()
-            # It may just have seen that it is over.
-            done, _ = wait([self._running], _MOMENT_SECONDS)
-        if not done:
-            return None
         running, self._running = self._running, None
         running.result()
         assert self._planner is not None
@@ -85,4 +95,7 @@ class BackgroundPlanner:
         if self._planner is None:
             self._planner = self._make()
         while not self._is_over.is_set() and (left := deadline - time.monotonic()) > 0:
+            if self._next_problem:
+                self._on_change(self._planner)
+                self._planner.set_problem(self._next_problem.pop())
             self._planner.run(seconds=left, iterations=1)

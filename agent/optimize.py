@@ -26,13 +26,11 @@ from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 
 # Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
 # where every question is a full compile. What was not asked comes to light when it is proposed.
-_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.15, 10.0
+_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of the greedy rival, of which one is made in any case.
 _GREEDY_SHARE = 0.2
-# To correct the agent's costs, its iteration is waited for; not while it compiles its games.
-_MOST_WAITING_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 # The agent's turns between compiles: long enough for some batches of games, short enough to correct
 # costs a few times within a small budget.
@@ -130,17 +128,16 @@ def _plan(
         if former is not loop.candidates.get("agent"):
             found_by = found.source
 
-    with BackgroundPlanner(lambda: make_planner(problem, seed, config, known=known)) as background:
+    with BackgroundPlanner(
+        lambda: make_planner(problem, seed, config, known=known),
+        on_change=lambda planner: _say_how_far(loop, planner),
+    ) as background:
 
         def agent_turn() -> None:
             nonlocal planned
             if loop.extraction.problem is not planned:
-                planner = background.stop(at_most=_MOST_WAITING_SECONDS)
-                if planner is not None:
-                    _say_how_far(loop, planner)
-                    planned = loop.extraction.problem
-                    planner.set_problem(planned)
-                    background.start(loop.deadline)
+                planned = loop.extraction.problem
+                background.set_problem(planned)
             end = time.monotonic() + min(turn, loop.left())
             # The first mapping is waited for; later, if there is nothing new, others have the time.
             while (found := background.best()) is None and time.monotonic() < end:
@@ -166,7 +163,6 @@ def _plan(
         loop.correct_greedy(budget * _GREEDY_SHARE)
         take_turns([agent_turn, permitting_turn, guided_turn], loop.best_compiled, loop.left)
         planner = background.stop()
-        assert planner is not None, "waited for"
         _say_how_far(loop, planner)
         if not is_hard or "agent" not in loop.candidates:
             propose(planner.best)

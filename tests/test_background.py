@@ -43,22 +43,35 @@ def test_it_ends_at_the_deadline():
 
 def test_a_long_iteration_is_not_waited_for_and_its_best_can_be_had():
     may_end = threading.Event()
+    changes = []
 
     class Slow(Counter):
         best = "so far"
+        problems = ()
 
         def run(self, seconds, iterations):
             super().run(seconds, iterations)
             assert may_end.wait(60)
 
-    with BackgroundPlanner(Slow) as background:
+        def set_problem(self, problem):
+            self.problems += (problem,)
+
+    with BackgroundPlanner(
+        Slow, on_change=lambda planner: changes.append(planner.problems)
+    ) as background:
         assert background.best() is None
         background.start(time.monotonic() + 60)
-        assert background.stop(at_most=0.05) is None
+        while background.best() is None:
+            time.sleep(0.01)
         assert background.best() == "so far"
+        time.sleep(0.05)  # it is in its first iteration
+        background.set_problem("old")
+        background.set_problem("new")
         may_end.set()
         time.sleep(0.05)
-        assert background.stop().iterations > 1  # it went on
+        planner = background.stop()
+    assert planner.problems == ("new",) and changes == [()]
+    assert planner.iterations > 1  # it went on
 
 
 def test_what_planning_raises_is_raised_where_it_is_waited_for():
@@ -69,6 +82,11 @@ def test_what_planning_raises_is_raised_where_it_is_waited_for():
         background.start(time.monotonic() + 60)
         with pytest.raises(RuntimeError, match="no planner"):
             background.stop()
+    with BackgroundPlanner(broken) as background:
+        background.start(time.monotonic() + 60)
+        with pytest.raises(RuntimeError, match="no planner"):
+            while background.best() is None:
+                time.sleep(0.01)
 
 
 def test_leaving_ends_the_thread_whatever_happened():
