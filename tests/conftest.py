@@ -19,16 +19,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Points the compile cache at a folder of this run.
+    """Points the caches at a folder of this run.
 
-    So tests neither depend on the user's cache nor fill it. MALLOCGAME_TEST_CACHE names a folder
+    So tests neither depend on the user's caches nor fill them. MALLOCGAME_TEST_CACHE names a folder
     to keep instead, for quicker repeats.
     """
     kept = os.environ.get("MALLOCGAME_TEST_CACHE")
     cache = kept or tempfile.mkdtemp(prefix="mallocgame-test-")
     os.environ["MALLOCGAME_CACHE"] = cache
+    if not hasattr(config, "workerinput"):
+        _share_compiled_code(cache)
     if not kept:
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
+
+
+def _share_compiled_code(cache: str) -> None:
+    """What JAX compiles in one process of a run, the others have: workers and commands under test.
+
+    By the environment, which they inherit; JAX has read that of this process already.
+    """
+    for name, value in (
+        ("jax_compilation_cache_dir", os.path.join(cache, "jax")),
+        ("jax_persistent_cache_min_compile_time_secs", 0.2),
+        ("jax_compilation_cache_max_size", 4 << 30),  # with a limit, entries are locked
+    ):
+        os.environ.setdefault(name.upper(), str(value))
+        jax.config.update(name, type(value)(os.environ[name.upper()]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
