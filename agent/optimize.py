@@ -8,6 +8,7 @@ everything compiled wins; XLA's default is one of the candidates, so the result 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import malloc_game as mg
@@ -58,8 +59,8 @@ def optimize(
     program: a suite name, `path/to/file.py:function`, or (fn, args). budget: seconds of planning
     and compiling after the two compiles that every run needs (a little more if a compile is under
     way). config: of an agent that learns from nothing; by default the pretrained one goes on.
-    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget; what
-    would be compiled after it is not.
+    timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget; but
+    for these two, a compile that is under way then is stopped.
 
     Raises:
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
@@ -80,7 +81,9 @@ def optimize(
         if decisions == 0:
             say("nothing to decide: the compiler's default is the only mapping")
         else:
+            session.deadline = deadline or math.inf
             found_by, stats = _plan(loop, config, seed, budget, is_hard=deadline is not None)
+            session.deadline = math.inf
         for source in PLANNED:
             if source not in loop.candidates:
                 nothing = loop.candidates["all_default"]

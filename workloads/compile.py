@@ -7,14 +7,16 @@ of the lowered module, the options, the target and the versions.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
+import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from workloads import errors
@@ -108,6 +110,10 @@ class CompilerSession:
 
     Use as a context manager. The process starts with the first request, and again after a crash or
     a timeout. Requests of several threads wait for each other.
+
+    Attributes:
+      timeout: seconds for one request.
+      deadline: of `time.monotonic()`. No request outlasts it; what is cached can be had later, too.
     """
 
     def __init__(
@@ -126,6 +132,7 @@ class CompilerSession:
         check_target(target)
         self.target = target
         self.timeout = timeout
+        self.deadline = math.inf
         self._versions = versions()
         self._cache = DiskCache() if cache else None
         self._lock = threading.Lock()
@@ -174,10 +181,17 @@ class CompilerSession:
         chosen = {name: str(value) for name, value in (options or {}).items()}
         if overrides is not None:
             chosen[OVERRIDES_OPTION] = overrides
-        limit = self.timeout if timeout is None else timeout
+        with self._limited(timeout) as (limit, deadline):
+            return self._compile(chosen, limit, deadline)
+
+    @contextlib.contextmanager
+    def _limited(self, timeout: float | None = None) -> Iterator[tuple[float, float]]:
+        """Seconds for a request, and when they end; a process that owes an answer is ended."""
         with self._lock:
+            now = time.monotonic()
+            limit = min(self.timeout if timeout is None else timeout, max(self.deadline - now, 0.0))
             try:
-                return self._compile(chosen, limit, time.monotonic() + limit)
+                yield limit, now + limit
             except CompileTimeout as error:
                 self.close()
                 raise CompileTimeout(
@@ -245,9 +259,7 @@ class CompilerSession:
         cycles, and the bytes of default memory that it needs (0: it was not stopped).
         Raises: as `compile`. Nothing is cached.
         """
-        limit = self.timeout
-        with self._lock:
-            deadline = time.monotonic() + limit
+        with self._limited() as (limit, deadline):
             self._ensure_child(limit, deadline)
             answer, hlo = self._request("place", {"options": dict(options)}, b"", limit, deadline)
         placed = self._compiled(hlo, answer, dict(options), from_cache=False)
@@ -258,10 +270,9 @@ class CompilerSession:
 
         Raises: as `compile`.
         """
-        with self._lock:
-            deadline = time.monotonic() + self.timeout
-            self._ensure_child(self.timeout, deadline)
-            return self._request("lower", {}, b"", self.timeout, deadline)[1]
+        with self._limited() as (limit, deadline):
+            self._ensure_child(limit, deadline)
+            return self._request("lower", {}, b"", limit, deadline)[1]
 
     def _compiled(
         self, hlo: bytes, fields: dict[str, Any], options: dict[str, str], *, from_cache: bool
@@ -284,6 +295,8 @@ class CompilerSession:
         if self._child is not None and self._child.is_alive():
             return
         self.close()
+        if time.monotonic() >= deadline:
+            raise CompileTimeout("time limit reached")
         self._child = ChildProcess({**os.environ, **_CHILD_ENVIRONMENT})
         try:
             answer, _ = self._request("load", self._load_request, self._load_blob, limit, deadline)

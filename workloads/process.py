@@ -128,8 +128,8 @@ class ChildProcess:
         """Return when the pipe is ready or closed, or the process has ended."""
         poller = select.poll()
         poller.register(descriptor, select.POLLIN if direction == "r" else select.POLLOUT)
-        while not poller.poll(_POLL_SECONDS * 1000):
-            if time.monotonic() > deadline:
+        while not poller.poll(1000 * min(_POLL_SECONDS, max(deadline - time.monotonic(), 0.0))):
+            if time.monotonic() >= deadline:
                 raise CompileTimeout("time limit reached", self.last_lines())
             # A process that it started may still hold the other end of the pipe.
             if not self.is_alive() and not poller.poll(0):
