@@ -81,7 +81,7 @@ def optimize(
         if decisions == 0:
             say("nothing to decide: the compiler's default is the only mapping")
         else:
-            session.deadline = deadline or math.inf
+            session.deadline = math.inf if deadline is None else deadline
             found_by, stats = _plan(loop, config, seed, budget, is_hard=deadline is not None)
             session.deadline = math.inf
         for source in PLANNED:
