@@ -248,6 +248,9 @@ _SWALLOWING = """
 import os, signal, time
 from agent.entry import importing
 
+# A shell's background job, as tests may be, hands down that SIGINT is to be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt():
     try:
         os.kill(os.getpid(), signal.SIGINT)
