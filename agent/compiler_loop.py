@@ -240,14 +240,15 @@ class CompilerLoop:
     def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
         """Take what was refused in so many words as refused for good, and what was so twice."""
         problem = self.extraction.problem
+        values = {v for v, t in found.refused if t is None}
         for v, value in enumerate(problem.values):
             places = problem.positions_of_value[v]
             asked = any(wanted.in_alternate(t, p) for t, p in places)
             given = any(found.assignment.in_alternate(t, p) for t, p in places)
             if asked and not given and not value.is_refused:
                 self.refusals[v] = self.refusals.get(v, 0) + 1
-        values = {v for v, count in self.refusals.items() if count >= _REFUSALS}
-        values |= {v for v, t in found.refused if t is None}
+                if self.refusals[v] >= _REFUSALS:
+                    values.add(v)
         uses = {(t, v) for v, t in found.refused if t is not None}
         if values or uses:
             self.extraction.refuse(values, uses)

@@ -115,7 +115,7 @@ def _plan(
 ) -> tuple[str | None, dict]:
     """Greedy first, then by turns what the agent has found and two searches over what XLA may place
     by itself; all compiled. The agent plans while the compiler works, under the costs that were
-    known when its turn began. is_hard: what is compiled after the deadline is of no use."""
+    known when it last had its turn. is_hard: what is compiled after the deadline is of no use."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
     problem, known = loop.extraction.problem, (loop.xla_default,)
     planned = problem  # what the agent plans for, but for corrections that it has not seen

@@ -45,7 +45,7 @@ class Placer:
         """
         self.session = session
         self._stop: dict[str, str] = {}
-        self.seconds_per_check = 0.0  # of the last one tried; from the cache it takes none
+        self.seconds_per_check = 0.0  # of the last one tried
         everything = all_default_options(session)
         wanted = _signature(session.compile(everything))
         stop = {_MEMORY_OPTION: "1"}
