@@ -61,10 +61,11 @@ stale:
 demo: setup
 	$(BIN)/mallocgame optimize decode_gqa --target tpu7x --budget 60 --seed 0 --out out/demo
 
-# Whole files go to a process, for what they set up is shared by the tests of a file.
+# Whole files go to a process, for what they set up is shared by the tests of a file; in the order of
+# tests/conftest.py, which has what takes longest first.
 TEST_PROCESSES ?= 2
 test: setup
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff check

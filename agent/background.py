@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -42,7 +42,10 @@ class BackgroundPlanner:
     ):
         self._make = make
         self._on_change = on_change
-        self._next_problem: collections.deque[malloc_game.Problem] = collections.deque(maxlen=1)
+        # One problem at most, the newest, with mappings for it.
+        self._next: collections.deque[
+            tuple[malloc_game.Problem, Sequence[malloc_game.Assignment]]
+        ] = collections.deque(maxlen=1)
         self._planner: ProblemPlanner | None = None
         self._is_over = threading.Event()
         self._thread = ThreadPoolExecutor(1, "planner", initializer=_yield_to_the_compiler)
@@ -65,12 +68,14 @@ class BackgroundPlanner:
         self._is_over.clear()
         self._running = self._thread.submit(self._run, deadline)
 
-    def set_problem(self, problem: malloc_game.Problem) -> None:
-        """The planner goes on with these costs once the iteration under way is done.
+    def set_problem(
+        self, problem: malloc_game.Problem, known: Sequence[malloc_game.Assignment] = ()
+    ) -> None:
+        """The planner goes on with these costs and mappings once the iteration under way is done.
 
         It is not waited for: that may take seconds, in which the compiler would have nothing to do.
         """
-        self._next_problem.append(problem)
+        self._next.append((problem, known))
 
     def best(self) -> Best | None:
         """The best mapping so far, while it plans, too; None while the planner is being made.
@@ -95,7 +100,7 @@ class BackgroundPlanner:
         if self._planner is None:
             self._planner = self._make()
         while not self._is_over.is_set() and (left := deadline - time.monotonic()) > 0:
-            if self._next_problem:
+            if self._next:
                 self._on_change(self._planner)
-                self._planner.set_problem(self._next_problem.pop())
+                self._planner.set_problem(*self._next.pop())
             self._planner.run(seconds=left, iterations=1)

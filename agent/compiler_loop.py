@@ -19,6 +19,7 @@ from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import extract_session
 from workloads.guided import VARIANTS, Found, GuidedSearch, State
 from workloads.learning import plan_greedily
+from workloads.placement import placer_of
 from workloads.verify import MODES, Verification, verify
 
 Progress = Callable[[str], None]
@@ -27,6 +28,8 @@ _GREEDY_ROUNDS = 3
 _MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
+# Before the search has something to promise: variants, what is worth having, the best so far.
+_FIRST_CHECKS = 20
 # What the search promises is compiled if it is so much below the best so far.
 _WORTH_A_COMPILE = 0.999
 
@@ -39,7 +42,6 @@ class CompilerLoop:
         self.say = say
         self.deadline = float("inf")
         self.num_compiles = 0
-        self.seconds_per_compile = 0.0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
         self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
@@ -51,11 +53,8 @@ class CompilerLoop:
         """The two compiles that every run needs, and the problem that comes of them.
 
         probe_seconds: for asking the compiler what it refuses (`workloads.probe`)."""
-        began = time.monotonic()
         found = extract_session(self.session, self.say, probe_seconds=probe_seconds)
         self.num_compiles += 2
-        # All that goes with one included: the program is loaded, modules are read, checks are made.
-        self.seconds_per_compile = (time.monotonic() - began) / 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         problem = self.extraction.problem
         everything = mg.all_default(problem)
@@ -95,6 +94,11 @@ class CompilerLoop:
         self.say(f"{source}: compiled {judged.cycles / reference:.3f} of XLA's default")
         return judged.cycles, found
 
+    @property
+    def seconds_per_compile(self) -> float:
+        """What a compile takes, by the last one; what comes from the cache took that once."""
+        return self.session.seconds_per_compile
+
     def calibrate(self, seconds: float, seed: int) -> None:
         """Teach the cost model with as many compiles as fit the time, if that is some.
 
@@ -131,9 +135,14 @@ class CompilerLoop:
             on_round=note,
         )
 
+    def best(self) -> Candidate:
+        """The fastest of all candidates so far."""
+        compiled = (c for c in self.candidates.values() if c.compiled)
+        return min(compiled, key=lambda c: c.compiled)
+
     def best_compiled(self) -> float:
-        """Cycles of the best of all candidates so far."""
-        return min(c.compiled for c in self.candidates.values() if c.compiled)
+        """Its cycles."""
+        return self.best().compiled
 
     def promises(self, assignment: mg.Assignment) -> bool:
         """Whether it is predicted to be faster than all so far, and was not compiled yet."""
@@ -182,6 +191,12 @@ class CompilerLoop:
         self.tried[_anonymous(assignment)] = candidate
         self._keep(source, candidate)
         return candidate
+
+    def seconds_of_guided(self) -> float:
+        """What the first turn of the search over what XLA may place takes, about."""
+        placer = placer_of(self.session)
+        each = placer.seconds_per_check if placer.is_fast else self.seconds_per_compile
+        return _FIRST_CHECKS * each + self.seconds_per_compile
 
     def start_guided(self, seed: int) -> None:
         """Set up the search over what XLA may place by itself; see `workloads.guided`."""

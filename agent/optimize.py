@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import malloc_game as mg
 from agent.background import BackgroundPlanner
@@ -32,7 +33,9 @@ _PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of the greedy rival, of which one is made in any case.
 _GREEDY_SHARE = 0.2
-_POLL_SECONDS = 0.2
+# Share of it that the first turn of the guided search may take: a dozen checks for each compile.
+_GUIDED_SHARE = 0.1
+_POLL_SECONDS = 0.05
 # The agent's turns between compiles: long enough for some batches of games, short enough to correct
 # costs a few times within a small budget.
 _MIN_TURN_SECONDS = 4.0
@@ -113,20 +116,17 @@ def optimize(
 def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
 ) -> tuple[str | None, dict]:
-    """Greedy first, then by turns what the agent has found and two searches over what XLA may place
-    by itself; all compiled. The agent plans while the compiler works, under the costs that were
-    known when it last had its turn. is_hard: what is compiled after the deadline is of no use."""
+    """Greedy first, then by turns what the agent has found and one or two searches over what XLA
+    may place by itself; all compiled. The agent plans while the compiler works, under the costs
+    that are known then. is_hard: what is compiled after the deadline is of no use."""
     turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
     problem, known = loop.extraction.problem, (loop.xla_default,)
-    planned = problem  # what the agent plans for, but for corrections that it has not seen
+    planned = problem  # what the agent plans for
     found_by: str | None = None
-    permitting: Permitting | None = None
 
     def propose(found: Best) -> None:
         nonlocal found_by
         former = loop.candidates.get("agent")
-        if former is not None and not loop.promises(found.assignment):
-            return
         loop.propose("agent", found.assignment)
         if former is not loop.candidates.get("agent"):
             found_by = found.source
@@ -136,22 +136,27 @@ def _plan(
         on_change=lambda planner: _say_how_far(loop, planner),
     ) as background:
 
-        def agent_turn() -> None:
+        def plan_anew() -> None:
+            """The agent goes on with what the compiler has taught, and from the best of all."""
             nonlocal planned
             if loop.extraction.problem is not planned:
                 planned = loop.extraction.problem
-                background.set_problem(planned)
+                best = loop.best().assignment
+                background.set_problem(planned, [] if best is None else [best])
+
+        def agent_turn() -> None:
             end = time.monotonic() + min(turn, loop.left())
             # The first mapping is waited for; later, if there is nothing new, others have the time.
             while (found := background.best()) is None and time.monotonic() < end:
                 time.sleep(_POLL_SECONDS)
-            if found is not None:
+            if found is not None and loop.promises(found.assignment):
                 propose(found)
 
-        def permitting_turn() -> None:
-            nonlocal permitting
-            permitting = permitting or Permitting(loop, seed)
-            permitting.take_turn()
+        def best_plan() -> mg.Assignment | None:
+            found = background.best()
+            return None if found is None else found.assignment
+
+        permitting = Permitting(loop, seed, best_plan)
 
         def guided_turn() -> None:
             if loop.guided is None:
@@ -160,14 +165,29 @@ def _plan(
             loop.guide(min(turn, max(_MIN_TURN_SECONDS, loop.seconds_per_compile)))
             loop.compile_guided()
 
+        def then_plan_anew(turn: Callable[[], None]) -> Callable[[], None]:
+            def both() -> None:
+                compiles = loop.num_compiles
+                turn()
+                plan_anew()
+                if loop.num_compiles == compiles:  # nothing came to mind; the agent thinks on
+                    time.sleep(_POLL_SECONDS)
+
+            return both
+
         loop.say("the agent sets out")
         background.start(loop.deadline)
         loop.calibrate(budget * _CALIBRATION_SHARE, seed)
         loop.correct_greedy(budget * _GREEDY_SHARE)
-        take_turns([agent_turn, permitting_turn, guided_turn], loop.best_compiled, loop.left)
+        plan_anew()
+        turns = [agent_turn, permitting.take_turn]
+        if loop.seconds_of_guided() <= budget * _GUIDED_SHARE:
+            turns.append(guided_turn)
+        take_turns([then_plan_anew(each) for each in turns], loop.best_compiled, loop.left)
         planner = background.stop()
         _say_how_far(loop, planner)
-        if not is_hard or "agent" not in loop.candidates:
+        is_missing = "agent" not in loop.candidates
+        if is_missing or (not is_hard and loop.promises(planner.best.assignment)):
             propose(planner.best)
         return found_by, planner.stats()
 

@@ -6,13 +6,16 @@ strongest rival has it. Where the costs of what was not compiled are far off, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 import malloc_game as mg
 from agent.compiler_loop import CompilerLoop
 from workloads.compile import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
+from workloads.rivals.planning import plan
 from workloads.rivals.ways import Ways
 
 # Plans of our own are the agent's and greedy's business.
@@ -23,16 +26,36 @@ SOURCE = "guided"
 class Permitting:
     """Turns of `Ways` within a run: what they have compiled becomes a candidate of `SOURCE`."""
 
-    def __init__(self, loop: CompilerLoop, seed: int):
+    def __init__(
+        self,
+        loop: CompilerLoop,
+        seed: int,
+        planned: Callable[[], mg.Assignment | None] = lambda: None,
+    ):
+        """planned: the best plan so far, if there is one; what it has inside is permitted once."""
         self._loop = loop
-        self._ways = Ways(self, seed, _WAYS)
+        self._planned = planned
+        self._permitted: set[tuple[int, ...]] = set()  # masks
+        self._ways = Ways(self, seed, _WAYS, self._plan)
 
     def take_turn(self) -> None:
         """Compile one choice; none, if nothing promising comes to mind."""
-        best = min(self._loop.candidates.values(), key=lambda c: c.compiled or float("inf"))
+        best = self._loop.best()
         if best.compiled and best.assignment is not None:
             self._ways.note(best.compiled, best.assignment)
         self._ways.take_turn()
+
+    def _plan(
+        self, problem: mg.Problem, starts: Sequence[mg.Assignment], rng: np.random.Generator
+    ) -> mg.Assignment:
+        """The plan of someone who plans all the time, or, if it is known already, one made here.
+
+        To make one costs seconds of compiling JAX code, the first time."""
+        found = self._planned()
+        if found is None or found.masks in self._permitted:
+            return plan(problem, starts, rng)
+        self._permitted.add(found.masks)
+        return found
 
     # -- `workloads.rivals.ways.Compiling` ---------------------------------------------------
 

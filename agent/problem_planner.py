@@ -75,16 +75,19 @@ class ProblemPlanner:
         self._program = malloc_game.encode(problem, rules=config.rules)
         self._relaxed = relaxed_choices(problem, self._program)
         self._first = first_games(self._program, self._relaxed)
-        self._first += [self._game_of(mapping) for mapping in known]
+        self._known = [self._game_of(mapping) for mapping in known]
         self._planner: Planner | None = None
         self._search: StretchSearch | None = None
         # Of searches under former costs.
         self._num_stretches, self._search_seconds = 0, 0.0
         self._best = self._best_first()
 
-    def set_problem(self, problem: malloc_game.Problem) -> None:
+    def set_problem(
+        self, problem: malloc_game.Problem, known: Sequence[malloc_game.Assignment] = ()
+    ) -> None:
         """Goes on with the same decisions after costs were corrected.
 
+        known: mappings that may be better than its own.
         Raises: ValueError if the problem's shapes differ."""
         former = self._best
         program = malloc_game.encode(problem, rules=self.config.rules)
@@ -95,10 +98,18 @@ class ProblemPlanner:
             self._num_stretches += self._search.num_stretches
             self._search_seconds += self._search.seconds
         self._search = None
+        new = [
+            game
+            for game in map(self._game_of, known)
+            if not any(np.array_equal(game, former) for former in self._known)
+        ]
+        self._known += new
         if self._planner is None:
             self._best = self._best_first()
         else:
             self._planner.set_program(program)
+            if new:
+                self._planner.seed_games(new)
             self._best = self._best_game()
         cycles = malloc_game.latency(problem, former.assignment).cycles
         if cycles < self._best.cycles and not malloc_game.check(problem, former.assignment):
@@ -142,7 +153,7 @@ class ProblemPlanner:
         """The one of games; made, which compiles code, when it is first asked for."""
         if self._planner is None:
             planner = Planner(self._program, self.config, self._seed, self._params, self._relaxed)
-            planner.seed_games([*self._first, self._game_of(self._best.assignment)])
+            planner.seed_games([*self._first, *self._known, self._game_of(self._best.assignment)])
             self._planner = planner
         return self._planner
 
@@ -180,7 +191,8 @@ class ProblemPlanner:
         return Best(mapping, malloc_game.latency(self._problem, mapping).cycles, source)
 
     def _best_first(self) -> Best:
-        return min((self._played(g, "seed") for g in self._first), key=lambda best: best.cycles)
+        games = [*self._first, *self._known]
+        return min((self._played(g, "seed") for g in games), key=lambda best: best.cycles)
 
     def _best_game(self) -> Best:
         return self._played(self.planner.best_actions, self.planner.best_source)

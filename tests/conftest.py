@@ -56,6 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("whole_suite")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("whole_suite")]
+    # The longest first: a notebook takes a minute or two, and two processes share what is left.
+    items.sort(key=lambda item: item.path.suffix != ".ipynb")
     for item in items:
         if item.get_closest_marker("requires_libtpu") and not has_libtpu():
             item.add_marker(pytest.mark.skip(reason="libtpu is not installed (Linux x86-64 only)"))

@@ -53,8 +53,8 @@ def test_a_long_iteration_is_not_waited_for_and_its_best_can_be_had():
             super().run(seconds, iterations)
             assert may_end.wait(60)
 
-        def set_problem(self, problem):
-            self.problems += (problem,)
+        def set_problem(self, problem, known):
+            self.problems += ((problem, known),)
 
     with BackgroundPlanner(
         Slow, on_change=lambda planner: changes.append(planner.problems)
@@ -66,11 +66,11 @@ def test_a_long_iteration_is_not_waited_for_and_its_best_can_be_had():
         assert background.best() == "so far"
         time.sleep(0.05)  # it is in its first iteration
         background.set_problem("old")
-        background.set_problem("new")
+        background.set_problem("new", ["mapping"])
         may_end.set()
         time.sleep(0.05)
         planner = background.stop()
-    assert planner.problems == ("new",) and changes == [()]
+    assert planner.problems == (("new", ["mapping"]),) and changes == [()]
     assert planner.iterations > 1  # it went on
 
 

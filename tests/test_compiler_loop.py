@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from agent import compiler_loop
 from agent.compiler_loop import CompilerLoop
 from tests.mapped_by_name import PROBLEM, inside
 
@@ -45,3 +46,11 @@ def test_what_came_out_otherwise_is_asked_once_more(loop):
     assert loop.extraction.values == set()
     loop._note_refusals(inside("x", "y"), found)
     assert loop.extraction.values == {X} and loop.extraction.uses == set()
+
+
+@pytest.mark.parametrize(("is_fast", "seconds"), [(True, 20 * 0.5 + 6), (False, 20 * 6 + 6)])
+def test_the_guided_search_is_as_slow_as_its_checks(monkeypatch, loop, is_fast, seconds):
+    placer = types.SimpleNamespace(is_fast=is_fast, seconds_per_check=0.5)
+    monkeypatch.setattr(compiler_loop, "placer_of", lambda session: placer)
+    loop.session.seconds_per_compile = 6.0
+    assert loop.seconds_of_guided() == seconds

@@ -9,6 +9,7 @@ import pytest
 
 import malloc_game as mg
 from agent import compiler_loop
+from agent import permitting as permitting_module
 from agent.compiler_loop import CompilerLoop
 from agent.outcome import Candidate
 from agent.permitting import SOURCE, Permitting
@@ -135,3 +136,25 @@ def test_a_program_that_cannot_be_kept_out_whole_was_compiled_without_slices(mon
         all_default.all_default_options(session)
     assert all_default.compiled_on_the_way(easy) is None
     assert all_default.compiled_on_the_way(hard).options == EXACT_OPTIONS
+
+
+def test_the_best_plan_so_far_is_permitted_once_and_then_plans_are_made_here(monkeypatch):
+    _, loop, _ = make(lambda number: 100.0)
+    problem = loop.extraction.problem
+    state, _ = mg.greedy(mg.encode(problem))
+    best = mg.to_assignment(problem, state)
+    made = []
+
+    def plan(problem, starts, rng):
+        made.append(starts)
+        return mg.all_default(problem)
+
+    monkeypatch.setattr(permitting_module, "plan", plan)
+    given = [None, best, best]
+    permitting = Permitting(loop, 0, lambda: given[0])
+    chosen = []
+    for _ in range(3):
+        chosen.append(permitting._plan(problem, (), None).masks)
+        given.pop(0)
+    default = mg.all_default(problem).masks
+    assert chosen == [default, best.masks, default] and len(made) == 2

@@ -145,6 +145,20 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency(iterations):
     assert number == (2 * 2 * 8 if iterations == 1 else 2 * 2 * 8 + 2)
 
 
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_a_better_mapping_from_elsewhere_is_gone_on_from(iterations):
+    games_only = SelfPlayConfig(num_games=4, chunk_moves=64)
+    planner = ProblemPlanner(PROBLEM, dataclasses.replace(CONFIG, self_play=games_only), seed=0)
+    planner.run(iterations=iterations)
+    found = solve("cpsat", PROBLEM, 60.0, max_iterations=30).assignment
+    state, _ = mg.follow(PROBLEM, found)  # as a game
+    assert int(state.latency) < planner.best_cycles
+    for known in ([found], [mg.all_default(PROBLEM)], []):
+        planner.set_problem(PROBLEM, known)
+        assert planner.best_cycles == int(state.latency)
+        assert mg.check(PROBLEM, planner.best_assignment) == []
+
+
 def test_planning_needs_a_limit():
     with pytest.raises(ValueError, match="seconds or iterations"):
         ProblemPlanner(PROBLEM, CONFIG).run()

@@ -33,43 +33,36 @@ verifying = importlib.import_module("workloads.verify")
 # -- how it is asked, with a compiler played by hand -----------------------------------------
 
 
-class FakePlacer:
-    """The fast check as the test wants it: `refuses(options)` is a message, or None."""
-
-    is_fast = True
-
-    def __init__(self, refuses):
-        self.refuses, self.asked = refuses, []
-
-    def place(self, options):
-        self.asked.append(options)
-        message = self.refuses(options)
-        if message:
-            raise OverrideError(message)
-
-
 class FakeSession:
-    """Takes what passed the fast check, and can do no more."""
+    """A compiler as the test wants it: `refuses(options)` is a message, or None.
 
-    def __init__(self):
-        self.passed = []
+    What is not refused is in `passed`, and mostly `fails` later.
+    """
+
+    def __init__(self, refuses, fails=True):
+        self.refuses, self.fails = refuses, fails
+        self.asked, self.passed = [], []
 
     def compile(self, options):
+        self.asked.append(options)
+        if message := self.refuses(options):
+            raise OverrideError(message)
         self.passed.append(options)
-        raise CompileError("the fake compiler ends here")
+        if self.fails:
+            raise CompileError("the fake compiler ends here")
 
 
 @pytest.fixture
 def ask(monkeypatch):
-    """ask(assignment, refuses, modes) is what passed the fast check, and all that was checked."""
+    """ask(assignment, refuses, modes) is what was not refused, and all that was asked for."""
 
     def ask(assignment, refuses, *modes, is_fast=True, problem=PROBLEM):
-        placer, session = FakePlacer(refuses), FakeSession()
-        placer.is_fast = is_fast
+        session = FakeSession(refuses)
+        placer = types.SimpleNamespace(is_fast=is_fast)
         monkeypatch.setattr(verifying, "placer_of", lambda session: placer)
         with pytest.raises(CompileError):
             verify(session, types.SimpleNamespace(problem=problem), assignment, modes)
-        return session.passed, placer.asked
+        return session.passed, session.asked
 
     return ask
 
@@ -122,6 +115,13 @@ def test_a_lost_prefetch_is_not_forgotten_over_a_refusal_of_another_kind(ask):
     assert len(asked) == 3 and _lines(options, "strict") == ["op.2"]
 
 
+def test_a_remedy_is_not_taken_back_for_the_next_refusal(ask):
+    refuses = lambda options: next((_refused(n) for n in "xy" if n in _pinned(options)), None)  # noqa: E731
+    (options,), asked = ask(inside("x", "y"), refuses, EXACT)
+    ordered = [SORT_ORDER_OPTION in each for each in asked]
+    assert ordered == [False, True, True, True] and asked[-1] == options
+
+
 def _refused(name):
     return f"The value defined at {name} requires allocation in the alternate memory"
 
@@ -171,9 +171,9 @@ def test_what_is_refused_for_another_reason_than_room_is_told(monkeypatch, why, 
     extraction = types.SimpleNamespace(
         problem=LAYERS, take_in=lambda compiled, source, is_ours: ("latency", done)
     )
-    placer = FakePlacer(_refusing_one("a", why))
-    monkeypatch.setattr(verifying, "placer_of", lambda session: placer)
-    found = verify(types.SimpleNamespace(compile=lambda options: None), extraction, wanted)
+    session = FakeSession(_refusing_one("a", why), fails=False)
+    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+    found = verify(session, extraction, wanted)
     assert found.refused == refused
 
 
@@ -203,14 +203,14 @@ def test_without_the_fast_check_there_are_few_repairs(ask):
 def test_a_killed_compiler_is_not_taken_for_a_refusal(monkeypatch):
     asked = []
 
-    def place(options):
+    def compile(options):
         asked.append(options)
         raise CompilerKilled("killed")
 
-    placer = types.SimpleNamespace(is_fast=True, place=place)
-    monkeypatch.setattr(verifying, "placer_of", lambda session: placer)
+    session = types.SimpleNamespace(compile=compile)
+    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
     with pytest.raises(CompilerKilled):
-        verify(FakeSession(), types.SimpleNamespace(problem=PROBLEM), inside("x"))
+        verify(session, types.SimpleNamespace(problem=PROBLEM), inside("x"))
     assert len(asked) == 1  # no other mode
 
 

@@ -114,6 +114,7 @@ class CompilerSession:
     Attributes:
       timeout: seconds for one request.
       deadline: of `time.monotonic()`. No request outlasts it; what is cached can be had later, too.
+      seconds_per_compile: what the last compile took, or had taken when it was put into the cache.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class CompilerSession:
         self.target = target
         self.timeout = timeout
         self.deadline = math.inf
+        self.seconds_per_compile = 0.0
         self._versions = versions()
         self._cache = DiskCache() if cache else None
         self._lock = threading.Lock()
@@ -218,6 +220,7 @@ class CompilerSession:
             fields, hlo = known
             if "refusal" in fields:
                 raise OverrideError(fields["refusal"], fields["lines"])
+            self.seconds_per_compile = fields["seconds"]
             return self._compiled(hlo, fields, options, from_cache=True)
         check_compiler()
         self._ensure_child(limit, deadline)
@@ -229,6 +232,7 @@ class CompilerSession:
             raise
         if self._cache:
             self._cache.put(key, answer, hlo)
+        self.seconds_per_compile = answer["seconds"]
         return self._compiled(hlo, answer, options, from_cache=False)
 
     def remembered(self, label: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 from malloc_game import Assignment, Problem
 from workloads.compare import compare, keep_only
@@ -56,24 +57,33 @@ PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
-_MAX_REPAIRS = 40
-# Without the fast check a refusal still comes early, but where the compiler begins anew it may come
-# from its second attempt, at the price of a compile.
-_MAX_SLOW_REPAIRS = 6
+# A refusal comes before code generation. But where the compiler begins anew, so that there is no
+# fast check either, it may come from its second attempt, at the price of a compile.
+_MAX_REPAIRS, _MAX_SLOW_REPAIRS = 40, 6
+
+
+def _max_repairs(placer: Placer) -> int:
+    return _MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS
 
 
 @dataclasses.dataclass(frozen=True)
 class _Accepted:
-    """What passed the fast check."""
+    """What was not refused."""
 
     options: dict[str, str]
-    placed: Compiled
+    compiled: Compiled  # or placed
     given_up: frozenset[int]  # values that are no longer demanded
     unwanted: frozenset[int]  # those of them that were refused for another reason than room
 
 
-def _accept(placer: Placer, problem: Problem, assignment: Assignment, mode: Mode) -> _Accepted:
-    """Find compiler options for `assignment` that pass the fast check.
+def _accept(
+    attempt: Callable[[Mapping[str, str]], Compiled],
+    max_repairs: int,
+    problem: Problem,
+    assignment: Assignment,
+    mode: Mode,
+) -> _Accepted:
+    """Find compiler options for `assignment` that the compiler does not refuse.
 
     It is asked for as it is. If a prefetch is lost, then with no prefetch taken back (not before,
     for that lets the compiler make poor ones of its own); if anything else is refused, with the
@@ -85,10 +95,11 @@ def _accept(placer: Placer, problem: Problem, assignment: Assignment, mode: Mode
     permitted: frozenset[int] = frozenset()
     dropped: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
+    extra: dict[str, str] = {}  # remedies; they stay, for to try without them is a check of seconds
     held = {chunk.value for chunk in assignment.chunks}
     can_order = mode.pin and bool(assignment.chunks)
     refusal = OverrideError("nothing was asked")
-    for _ in range(_MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS):
+    for _ in range(max_repairs):
         asked = keep_only(problem, assignment, held - dropped) if dropped else assignment
         text = overrides(
             problem,
@@ -98,12 +109,10 @@ def _accept(placer: Placer, problem: Problem, assignment: Assignment, mode: Mode
             strict=mode.strict,
             permitted=permitted,
         )
-        options = {**mode.options, OVERRIDES_OPTION: text}
-        extra: dict[str, str] = {}
         while True:
-            tried = {**options, **extra}
+            tried = {**mode.options, **extra, OVERRIDES_OPTION: text}
             try:
-                return _Accepted(tried, placer.place(tried), permitted | dropped, unwanted)
+                return _Accepted(tried, attempt(tried), permitted | dropped, unwanted)
             except OverrideError as error:
                 refusal = error
             keeps = KEEP_PREFETCHES.items() <= extra.items()
@@ -148,8 +157,9 @@ def preview(
     Raises:
       CompileError: the compiler does not accept the assignment in this mode.
     """
-    accepted = _accept(placer_of(session), extraction.problem, assignment, mode)
-    found = extraction.assignment_of(accepted.placed, f"{assignment.source}, placed")
+    placer = placer_of(session)
+    accepted = _accept(placer.place, _max_repairs(placer), extraction.problem, assignment, mode)
+    found = extraction.assignment_of(accepted.compiled, f"{assignment.source}, placed")
     honoured, differences = compare(extraction.problem, assignment, found)
     messages = tuple(difference.message for difference in differences)
     return Preview(honoured, messages, accepted.options, len(accepted.given_up), found)
@@ -163,6 +173,7 @@ def verify(
 ) -> Verification:
     """Compile `assignment` in the first of `modes` that the compiler accepts.
 
+    There is no fast check first: what is refused is refused in the same time by a compile.
     What the compile reveals of costs goes into the extraction, whose `problem` is then a new one.
 
     Raises:
@@ -170,11 +181,10 @@ def verify(
         the compiler was killed or took too long.
     """
     problem = extraction.problem
-    placer = placer_of(session)
+    max_repairs = _max_repairs(placer_of(session))
     for i, mode in enumerate(modes):
         try:
-            accepted = _accept(placer, problem, assignment, mode)
-            compiled = session.compile(accepted.options)
+            accepted = _accept(session.compile, max_repairs, problem, assignment, mode)
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:  # refused, or more than the compiler can take: ask for less
@@ -182,7 +192,7 @@ def verify(
                 raise
             continue
         latency, found = extraction.take_in(
-            compiled, f"{assignment.source}, compiled", is_ours=True
+            accepted.compiled, f"{assignment.source}, compiled", is_ours=True
         )
         honoured, differences = compare(problem, assignment, found)
         messages = tuple(difference.message for difference in differences)

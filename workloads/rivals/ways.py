@@ -37,6 +37,8 @@ _FAR = 0.95  # of XLA's default: what is faster leaves it far behind
 _MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
 _REFUSED = 2  # a decision that did not hold so often is taken to be refused
 WAYS = ("plan", "permit_planned", "climb", "permit_wanted")
+# Of a problem, mappings to begin with, and a source of randomness.
+Planner = Callable[[Problem, Sequence[Assignment], np.random.Generator], Assignment]
 
 
 @dataclasses.dataclass
@@ -73,8 +75,11 @@ class _Permission:
 class Ways:
     """The ways, and what they share: costs, refusals, and the best mapping so far."""
 
-    def __init__(self, race: Compiling, seed: int, names: Sequence[str] = WAYS):
-        """names: those of `WAYS` that take turns."""
+    def __init__(
+        self, race: Compiling, seed: int, names: Sequence[str] = WAYS, planner: Planner = plan
+    ):
+        """names: those of `WAYS` that take turns. planner: for what `permit_planned` permits."""
+        self._planner = planner
         self.race, self.extraction = race, race.extraction
         self.ways = [Way(getattr(self, name)) for name in names]
         self.rng = np.random.default_rng(seed)
@@ -123,7 +128,7 @@ class Ways:
     def permit_planned(self, turn: int) -> float:
         """What a game of our own has in alternate memory anywhere is permitted."""
         problem = self._costs(turn)
-        planned = plan(problem, [self.best], self.rng)
+        planned = self._planner(problem, [self.best], self.rng)
         if not self._is_promising(problem, planned):
             return float("inf")
         return self._permit(False, values_inside(problem, planned.masks))
