@@ -15,8 +15,9 @@ from types import TracebackType
 import malloc_game
 from agent.problem_planner import Best, ProblemPlanner
 
-# Of the planner's threads: the compiler, another process, gets its core when it wants one.
-_NICENESS = 5
+# Of the planner's threads, the most there is: the compiler, another process, uses more than a core
+# at times, and a compile that waits for the planner costs more than the planner gains.
+_NICENESS = 19
 
 
 def _yield_to_the_compiler() -> None:
