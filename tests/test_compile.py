@@ -530,6 +530,25 @@ def test_the_least_recently_used_entries_go_first(tmp_path):
     assert {path.stem for path in tmp_path.iterdir()} == {"used", "young", "new"}
 
 
+def test_a_clock_that_jumps_costs_an_entry_and_not_the_cache(tmp_path, monkeypatch, caplog):
+    ours, theirs = DiskCache(tmp_path), DiskCache(tmp_path)
+    replace, now = os.replace, time.time
+
+    def replace_after_a_day(source, target):
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(time, "time", lambda: now() + 86400)
+        theirs.put("theirs", {}, b"")  # removes what looks like a dead process's file
+        monkeypatch.setattr(time, "time", lambda: now() - 86400)  # and back
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_after_a_day)
+    ours.put("lost", {}, b"")
+    assert ours.get("lost") is None and ours.get("theirs") is not None
+    ours.put("ours", {}, b"")
+    assert ours.get("ours") is not None and not caplog.records
+    assert {path.suffix for path in tmp_path.iterdir()} == {".entry"}
+
+
 @pytest.mark.parametrize("failing", ["tempfile.mkstemp", "os.replace"])
 def test_a_full_disk_means_one_warning_and_no_cache(tmp_path, monkeypatch, caplog, failing):
     def full(*args, **kwargs):

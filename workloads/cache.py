@@ -79,6 +79,10 @@ class DiskCache:
                 file.write(_pack(fields, blob))
             os.replace(temporary, self._path(key))
             self._prune()
+        except FileNotFoundError:
+            # By a clock that jumped, another process took the temporary file for a dead one's, or
+            # someone emptied the cache: this entry is lost, the next one need not be.
+            return
         except OSError as error:
             self._writable = False
             if temporary:
