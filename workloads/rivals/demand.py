@@ -1,9 +1,9 @@
 """Demanding a mapping of the compiler in few refusals, instead of decision by decision.
 
-`workloads.verify` keeps as much of a mapping as it can: it begins anew after every repair, by the
-fast check. Here seconds count: a refusal comes before code generation, so the full compile is its
-own check; a remedy that was needed once is kept; and whatever the reason, what is refused in one
-layer of a program is taken to be refused in the next, so that all of its kind is given up.
+`workloads.verify` keeps as much of a mapping as it can: what there is no room for is given up
+alone, and if too little is accepted it asks less strictly. Here seconds count: whatever the reason,
+what is refused in one layer of a program is taken to be refused in the next, so that all of its
+kind is given up; and after a few refusals so is the mapping.
 """
 
 from __future__ import annotations
