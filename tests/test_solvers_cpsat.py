@@ -125,6 +125,17 @@ def test_every_game_is_a_solution_of_the_model(window):
         assert neighbourhood.cp_model.CpSolver().solve(model) == neighbourhood.cp_model.OPTIMAL
 
 
+def test_stretches_grow_to_the_whole_schedule_and_no_further():
+    """In a long run on a small problem they would grow beyond all numbers."""
+    problem = mg.random_problem(0, 20)
+    mapping = _random_mapping(problem)
+    placement = Placement(problem, None, mapping)
+    near = neighbourhood.Neighbourhoods(placement, hint_of(placement, Costs(placement), mapping), 0)
+    for _ in range(4):
+        assert near.improve(60.0) is not None
+    assert near.num_optimal == 4 and near.width == 20
+
+
 def test_stretches_improve_a_large_problem_and_repeat_by_seed(monkeypatch):
     monkeypatch.setattr(neighbourhood, "_EFFORT", 0.05)
     problem = mg.random_problem(1, 40)

@@ -51,7 +51,8 @@ class Neighbourhoods:
         status = solver.solve(model)
         is_optimal = status == cp_model.OPTIMAL
         self.num_optimal += is_optimal
-        self.width = self.width * _GROWTH if is_optimal else max(4.0, self.width / _GROWTH)
+        wider = min(self.width * _GROWTH, float(self.times))
+        self.width = wider if is_optimal else max(4.0, self.width / _GROWTH)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None  # no time even for what is known
         # As good as before is moved to as well: from there others may be reached.
