@@ -9,10 +9,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 import malloc_game as mg
 from agent.outcome import Candidate
 from workloads.all_default import compiled_on_the_way
-from workloads.calibrate import calibrate
+from workloads.calibrate import calibrate, latency_deviation
 from workloads.compile import Compiled, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
@@ -20,7 +22,7 @@ from workloads.extract import extract_session
 from workloads.guided import VARIANTS, Found, GuidedSearch, State
 from workloads.learning import plan_greedily
 from workloads.placement import placer_of
-from workloads.verify import MODES, Verification, verify
+from workloads.verify import MODES, Remedies, Verification, verify
 
 Progress = Callable[[str], None]
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
@@ -44,6 +46,7 @@ class CompilerLoop:
         self.num_compiles = 0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
+        self.remedies = Remedies()
         self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
         self.guided: GuidedSearch | None = None
         self.began = time.monotonic()
@@ -56,6 +59,7 @@ class CompilerLoop:
         found = extract_session(self.session, self.say, probe_seconds=probe_seconds)
         self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
+        self.seconds_of_first = found.seconds_per_compile
         problem = self.extraction.problem
         everything = mg.all_default(problem)
         self.candidates["all_default"] = Candidate(
@@ -103,7 +107,7 @@ class CompilerLoop:
         """Teach the cost model with as many compiles as fit the time, if that is some.
 
         One alone tells less than a compile of what is planned, which corrects what matters."""
-        each = max(self.seconds_per_compile, 0.5)
+        each = max(self.seconds_of_first, 0.5)
         count = min(int(seconds / each), _MAX_CALIBRATIONS)
         if count >= _MIN_CALIBRATIONS:
             done = calibrate(
@@ -111,6 +115,7 @@ class CompilerLoop:
                 self.extraction,
                 compiles=2 + count,
                 seed=seed,
+                seconds=seconds,
                 progress=lambda message: self.say(f"calibration: {message}"),
             )
             self.num_compiles += len(done.steps)
@@ -119,8 +124,6 @@ class CompilerLoop:
         """Greedy plans, is compiled, learns, until prediction and compiler agree.
 
         As often as fits the time, once in any case."""
-        rounds = int(seconds / max(self.seconds_per_compile, 0.5))
-        rounds = min(max(rounds, 1), _GREEDY_ROUNDS)
 
         def note(done: Round) -> None:
             self.num_compiles += 1
@@ -130,9 +133,11 @@ class CompilerLoop:
             self.session,
             self.extraction,
             plan_greedily,
-            rounds=rounds,
+            rounds=_GREEDY_ROUNDS,
+            seconds=seconds,
             progress=self.say,
             on_round=note,
+            remedies=self.remedies,
         )
 
     def best(self) -> Candidate:
@@ -145,10 +150,15 @@ class CompilerLoop:
         return self.best().compiled
 
     def promises(self, assignment: mg.Assignment) -> bool:
-        """Whether it is predicted to be faster than all so far, and was not compiled yet."""
+        """Whether it may well be faster than all so far, and was not compiled yet.
+
+        That is, if costs that no compile has shown turn out a standard deviation better."""
         if _anonymous(assignment) in self.tried:
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
+        predicted *= 1.0 - float(
+            latency_deviation(self.extraction, np.array([assignment.masks]))[0]
+        )
         return predicted < self.best_compiled() * _WORTH_A_COMPILE
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
@@ -158,7 +168,7 @@ class CompilerLoop:
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
-            found = verify(self.session, self.extraction, assignment)
+            found = verify(self.session, self.extraction, assignment, remedies=self.remedies)
         except CompilerKilled:
             raise
         except CompileError as error:  # refused, or too much for the compiler: the loop goes on

@@ -98,10 +98,13 @@ class ProblemPlanner:
             self._num_stretches += self._search.num_stretches
             self._search_seconds += self._search.seconds
         self._search = None
+        # Greedy and the relaxation judge by the costs: under others they play other games.
+        first = first_games(program, relaxed_choices(problem, program))
+        formerly = [*self._first, *self._known]
         new = [
             game
-            for game in map(self._game_of, known)
-            if not any(np.array_equal(game, former) for former in self._known)
+            for game in [first[0], *map(self._game_of, known)]
+            if not any(np.array_equal(game, former) for former in formerly)
         ]
         self._known += new
         if self._planner is None:

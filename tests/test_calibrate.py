@@ -74,8 +74,8 @@ class Compiler:
     def num_facts(self):
         return sum(map(len, self.store.observed.values()))
 
-    def verify(self, session, extraction, assignment):
-        del session
+    def verify(self, session, extraction, assignment, remedies=None):
+        del session, remedies
         self.asked.append(assignment.masks)
         if self.failure:
             raise self.failure
@@ -237,6 +237,34 @@ def test_no_compile_is_spent_on_what_the_compiler_denies(compiler):
     assert made.num_facts == 5 + 2
 
 
+@pytest.fixture
+def slow(compiler, monkeypatch):
+    """As `compiler`, but each compile takes `made.seconds`, one after the other, by the clock."""
+
+    def make(seconds, *args):
+        made, clock = compiler(*args), [0.0]
+        durations = iter(seconds)
+
+        def verify(*args, **kwargs):
+            clock[0] += next(durations)
+            return made.verify(*args, **kwargs)
+
+        for module in (calibrate_module, correct_module):
+            monkeypatch.setattr(module, "verify", verify)
+            monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("seconds", "count"), [((20.0,), 1), ((3.0, 4.0), 2), ((2.0, 1.0, 5.0), 3)]
+)
+def test_calibration_ends_with_its_time(slow, seconds, count):
+    result = calibrate(None, slow(seconds), compiles=9, tolerance=0.0, seconds=8.0)
+    assert len(result.steps) == count
+
+
 # -- correct ---------------------------------------------------------------------------------
 
 
@@ -281,6 +309,17 @@ def test_correction_ends_after_its_rounds(compiler):
     )  # fmt: skip
     assert len(result.rounds) == len(made.asked) == len(said) == 2
     assert not result.agreed
+
+
+@pytest.mark.parametrize(("seconds", "count"), [((20.0,), 1), ((3.0, 4.0), 2)])
+def test_correction_ends_with_its_time_but_not_before_the_first_round(slow, seconds, count):
+    games = RandomGames(PROBLEM, 40)
+    plans = iter(range(40))
+    result = correct(
+        None, slow(seconds), lambda problem: games.assignment(39 - 10 * next(plans)), rounds=4,
+        tolerance=0.0, seconds=8.0,
+    )  # fmt: skip
+    assert len(result.rounds) == count
 
 
 def test_a_plan_that_the_compiler_refuses_is_a_round_without_result(compiler):

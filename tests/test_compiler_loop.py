@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
+import numpy as np
 import pytest
 
+import malloc_game as mg
 from agent import compiler_loop
 from agent.compiler_loop import CompilerLoop
+from agent.outcome import Candidate
 from tests.mapped_by_name import PROBLEM, inside
 
 W, X = 0, 1  # a parameter, a computed value
@@ -54,3 +58,15 @@ def test_the_guided_search_is_as_slow_as_its_checks(monkeypatch, loop, is_fast, 
     monkeypatch.setattr(compiler_loop, "placer_of", lambda session: placer)
     loop.session.seconds_per_compile = 6.0
     assert loop.seconds_of_guided() == seconds
+
+
+@pytest.mark.parametrize(("share", "promises"), [(0.0, False), (0.1, True)])
+def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, share, promises):
+    found = inside("x", "y")
+    cycles = mg.latency(PROBLEM, found).cycles
+    best = Candidate("greedy", None, cycles, cycles * 0.99, 1.0)
+    loop.candidates["greedy"] = best
+    monkeypatch.setattr(compiler_loop, "latency_deviation", lambda e, masks: np.array([share]))
+    assert loop.promises(found) is promises
+    loop.tried[dataclasses.replace(found, source="")] = best
+    assert not loop.promises(found)

@@ -511,7 +511,9 @@ def compiler(monkeypatch):
             raise CompileError("no such luck")
         extraction = Extraction()
         extraction.problem = Session.program
-        return compiling.Extracted(extraction, None, latency_of(40.0), None, latency_of(40.0), 0)
+        return compiling.Extracted(
+            extraction, None, latency_of(40.0), None, latency_of(40.0), 0, 1.0
+        )
 
     def verify(session, extraction, assignment):
         del session

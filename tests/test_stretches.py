@@ -145,6 +145,21 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency(iterations):
     assert number == (2 * 2 * 8 if iterations == 1 else 2 * 2 * 8 + 2)
 
 
+def test_under_corrected_costs_greedy_plays_anew():
+    planner = ProblemPlanner(PROBLEM, CONFIG, seed=0)
+    # Alternate memory is of no use but to the last third of the schedule.
+    tables = [
+        t if i > 2 * len(PROBLEM.cost_tables) / 3 else dataclasses.replace(t, cycles=t.cycles[::-1])
+        for i, t in enumerate(PROBLEM.cost_tables)
+    ]
+    corrected = dataclasses.replace(PROBLEM, cost_tables=tuple(tables))
+    before = mg.latency(corrected, planner.best_assignment).cycles
+    anew = ProblemPlanner(corrected, CONFIG, seed=0).best_cycles
+    assert anew < before
+    planner.set_problem(corrected)
+    assert planner.best_cycles == anew
+
+
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_a_better_mapping_from_elsewhere_is_gone_on_from(iterations):
     games_only = SelfPlayConfig(num_games=4, chunk_moves=64)

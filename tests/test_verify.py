@@ -22,7 +22,7 @@ from workloads.extract import Extraction
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, keep, overrides
 from workloads.packing import SORT_ORDER_OPTION
 from workloads.probe import probe
-from workloads.verify import EXACT, GUIDED, RELAXED, preview, verify
+from workloads.verify import EXACT, GUIDED, RELAXED, Remedies, preview, verify
 
 requires_libtpu = pytest.mark.requires_libtpu
 # The package offers the function `verify` under the name of the module it comes from.
@@ -120,6 +120,29 @@ def test_a_remedy_is_not_taken_back_for_the_next_refusal(ask):
     (options,), asked = ask(inside("x", "y"), refuses, EXACT)
     ordered = [SORT_ORDER_OPTION in each for each in asked]
     assert ordered == [False, True, True, True] and asked[-1] == options
+
+
+def test_the_next_mapping_of_a_run_is_asked_for_with_the_remedies_of_the_last(monkeypatch):
+    def refuses(options):
+        if SORT_ORDER_OPTION not in options:
+            return "spatial placement conflict"
+        return _refused("x") if "x" in _pinned(options) else None
+
+    remedies = Remedies()
+    done = dataclasses.replace(inside("y"), source="done")
+    extraction = types.SimpleNamespace(
+        problem=PROBLEM, take_in=lambda compiled, source, is_ours: ("latency", done)
+    )
+    session = FakeSession(refuses, fails=False)
+    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+    verify(session, extraction, inside("x", "y"), remedies=remedies)
+    assert len(session.asked) == 3
+    verify(session, extraction, inside("w", "x", "y"), remedies=remedies)
+    assert len(session.asked) == 4 and _pinned(session.asked[-1]) == ["y"]
+    # The order is that of this mapping; without the remedies it begins anew.
+    verify(session, extraction, inside("w", "x", "y"))
+    assert session.asked[4:][0][OVERRIDES_OPTION] != session.asked[3][OVERRIDES_OPTION]
+    assert session.asked[-1] == session.asked[3]
 
 
 def _refused(name):
@@ -264,6 +287,23 @@ def test_probing_that_would_run_out_of_time_asks_nothing_and_remembers_nothing(
     monkeypatch.setattr(probing, "placer_of", lambda session, seconds: placer)
     assert probe(Session(), extraction, seconds=seconds) == 0
     assert asked == []
+
+
+@pytest.mark.parametrize(("seconds", "is_cut"), [(12, True), (120, False)])
+def test_probing_ends_when_its_checks_turn_out_to_be_slow(monkeypatch, seconds, is_cut):
+    clock, asked = [0.0], []
+
+    def place(options):
+        clock[0] += 3.0  # not 0.2 s, as it was of the program with everything in default memory
+        asked.append(options)
+        raise OverrideError(_refused(_pinned(options)[0]) if _pinned(options) else "no")
+
+    placer = types.SimpleNamespace(is_fast=True, place=place, seconds_per_check=0.2)
+    monkeypatch.setattr(probing, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    prober = probing._Prober(placer, types.SimpleNamespace(problem=PROBLEM), deadline=seconds)
+    assert prober.has_time()
+    assert prober.run() is not is_cut
+    assert len(asked) == prober.checks and (prober.checks == 1) is is_cut
 
 
 @requires_libtpu

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 
@@ -209,15 +210,17 @@ def calibrate(
     spent: int = 2,
     tolerance: float = DEFAULT_TOLERANCE,
     seed: int = 0,
+    seconds: float = math.inf,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Calibration:
     """Compile the mappings that tell most about the program's costs, and learn from them.
 
     compiles: at most so many, `spent` of them already (the two of the extraction). tolerance: stop
     when the latency of a random mapping is known to this share of it, by the model's own account.
-    Everything follows from `seed` and what the compiler says. Values that it would not have in
-    alternate memory so far are taken to be in default memory in all mappings: no compile shows
-    what they would cost there.
+    seconds: no compile begins that would not end within so many if it took as long as the longest.
+    Without that, everything follows from `seed` and what the compiler says. Values that it would
+    not have in alternate memory so far are taken to be in default memory in all mappings: no
+    compile shows what they would cost there.
 
     Raises:
       CompilerKilled: the compiler was killed. What it merely refuses is a step without a result.
@@ -229,9 +232,12 @@ def calibrate(
     asked: set[int] = set()
     steps: list[CalibrationStep] = []
     begin = time.monotonic()
+    deadline, longest = begin + seconds, 0.0
     best, deviation = choose(extraction, masks)
     before = deviation
     while spent + len(steps) < compiles and deviation > tolerance and is_left.any():
+        if time.monotonic() + longest > deadline:
+            break
         game = int(np.flatnonzero(is_left)[best])
         is_left[game] = False
         assignment = games.assignment(game)
@@ -255,6 +261,7 @@ def calibrate(
             deviation, time.monotonic() - begin,
         )  # fmt: skip
         steps.append(step)
+        longest = max(longest, step.seconds)
         begin = time.monotonic()
         if compiled:
             progress(

@@ -7,13 +7,15 @@ the model promises too much. Compiling what it plans corrects the model exactly 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 
 from malloc_game import Assignment, Problem, latency
 from workloads.compile import CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
-from workloads.verify import Verification, verify
+from workloads.verify import Remedies, Verification, verify
 
 DEFAULT_ROUNDS = 6
 DEFAULT_TOLERANCE = 0.005
@@ -69,23 +71,31 @@ def correct(
     plan: Callable[[Problem], Assignment],
     *,
     rounds: int = DEFAULT_ROUNDS,
+    seconds: float = math.inf,
     tolerance: float = DEFAULT_TOLERANCE,
     progress: Callable[[str], None] = lambda message: None,
     on_round: Callable[[Round], None] = lambda done: None,
+    remedies: Remedies | None = None,
 ) -> Correction:
     """Plan and compile until the prediction for a plan is what the compiler says of it.
 
-    plan: called with the problem under the costs known so far. rounds: most compiles. tolerance:
-    greatest |predicted / compiled - 1| that counts as agreement, of a plan all of whose decisions
-    held. The loop also ends when the planner repeats itself: another compile would say nothing new.
-    on_round: called with every round as soon as it is compiled.
+    plan: called with the problem under the costs known so far. rounds: most compiles. seconds: no
+    round but the first begins that would not end within so many if it took as long as the longest.
+    tolerance: greatest |predicted / compiled - 1| that counts as agreement, of a plan all of whose
+    decisions held. The loop also ends when the planner repeats itself: another compile would say
+    nothing new. on_round: called with every round as soon as it is compiled. remedies: as for
+    `verify`.
 
     Raises:
       CompilerKilled: the compiler was killed. What it merely refuses is a round without a result.
     """
     done: dict[Assignment, Round] = {}
     final = None
+    deadline, longest = time.monotonic() + seconds, 0.0
     while len(done) < rounds:
+        began = time.monotonic()
+        if done and began + longest > deadline:
+            break
         problem = extraction.problem
         assignment = plan(problem)
         predicted = latency(problem, assignment).cycles
@@ -93,11 +103,12 @@ def correct(
         if key in done:
             final = dataclasses.replace(done[key], predicted=predicted)
             break
-        final = done[key] = _compile(session, extraction, assignment, predicted)
+        final = done[key] = _compile(session, extraction, assignment, predicted, remedies)
         progress(_describe(final, len(done)))
         on_round(final)
         if _agrees(final, tolerance):
             break
+        longest = max(longest, time.monotonic() - began)
     agreed = final is not None and _agrees(final, tolerance)
     return Correction(tuple(done.values()), final, agreed)
 
@@ -107,10 +118,14 @@ def _agrees(round_: Round, tolerance: float) -> bool:
 
 
 def _compile(
-    session: CompilerSession, extraction: Extraction, assignment: Assignment, predicted: float
+    session: CompilerSession,
+    extraction: Extraction,
+    assignment: Assignment,
+    predicted: float,
+    remedies: Remedies | None,
 ) -> Round:
     try:
-        found = verify(session, extraction, assignment)
+        found = verify(session, extraction, assignment, remedies=remedies)
     except CompilerKilled:
         raise
     except CompileError as error:

@@ -325,6 +325,7 @@ class Extracted:
     all_default: Compiled
     all_default_latency: CompiledLatency
     num_checks: int  # fast checks that the probing took
+    seconds_per_compile: float  # the longer of the two
 
 
 def extract_session(
@@ -357,6 +358,7 @@ def extract_session(
         all_default,
         compiled_latency(Module(all_default.hlo), extraction.target),
         num_checks,
+        max(default.seconds, all_default.seconds),
     )
 
 

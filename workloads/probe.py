@@ -40,7 +40,9 @@ _MAX_REFUSALS = 64
 _FINDING_SHARE = 0.5  # of the time, at most, for finding out whether there is a fast check
 # A program takes about eight checks, of which the first few alone mostly show nothing; each takes
 # two to three times as long as that of the all-default program, by which the fast check was found.
-_USUAL_CHECKS = 20
+# Of some it is five times as long, as the first one shows.
+_USUAL_CHECKS = 8
+_OF_ALL_DEFAULT = 2.5
 _MAX_AFTER_LOOPS = 16
 
 
@@ -52,9 +54,9 @@ def probe(
 ) -> int:
     """Mark in the extraction's problem what the compiler refuses; returns the number of checks.
 
-    The answer is remembered on disk. seconds: no check begins after so many, nor the first one if
-    the usual number would take longer; then it is not remembered, and what was not asked counts as
-    possible.
+    The answer is remembered on disk. seconds: no check begins after so many, nor one of the first
+    if the usual number would take longer; then it is not remembered, and what was not asked counts
+    as possible.
     Raises: CompileError: the compiler was killed, or hangs.
     """
     deadline = time.monotonic() + seconds
@@ -157,13 +159,18 @@ class _Prober:
         self.deadline = deadline
         self.extraction = extraction
         self.checks = 0
+        self.seconds = 0.0  # that they took
+        self.was_cut = False  # for want of time
         self.values: set[int] = set()
         self.uses: set[tuple[int, int]] = set()  # (time, value)
 
     def has_time(self) -> bool:
         """Whether it is to be expected that `run` will come to its end."""
         number = _USUAL_CHECKS if self.placer.is_fast else _MAX_SLOW_MAPPINGS
-        return time.monotonic() + number * self.placer.seconds_per_check < self.deadline
+        each = self.placer.seconds_per_check * (_OF_ALL_DEFAULT if self.placer.is_fast else 1.0)
+        if self.checks:
+            each = self.seconds / self.checks
+        return time.monotonic() + max(number - self.checks, 0) * each < self.deadline
 
     def run(self) -> bool:
         """Ask for everything, a mapping at a time; whether there was time for all."""
@@ -172,7 +179,8 @@ class _Prober:
         asked = np.zeros(program.max_decisions, bool)
         asked[int(program.num_decisions) :] = True
         for _ in range(_MAX_MAPPINGS if self.placer.is_fast else _MAX_SLOW_MAPPINGS):
-            if time.monotonic() >= self.deadline:
+            if not self.has_time():
+                self.was_cut = True
                 break
             state, _ = follow_wanted(program, jnp.asarray(~asked))
             placed = np.asarray(state.chunk_of) != mg.UNPLACED
@@ -190,7 +198,7 @@ class _Prober:
                     self.values.add(difference.value)
                 else:
                     self.uses.add((difference.time, difference.value))
-        return time.monotonic() < self.deadline
+        return not self.was_cut
 
     def _not_given(self, problem: Problem, wanted: Assignment) -> list[Difference]:
         """What is in default memory though asked for; what refuses by name is left out of it.
@@ -199,7 +207,8 @@ class _Prober:
         """
         left_out: set[int] = set()
         for _ in range(_MAX_REFUSALS):
-            if time.monotonic() >= self.deadline:
+            if not self.has_time():
+                self.was_cut = True
                 break
             held = {c.value for c in wanted.chunks} - left_out
             asked = keep_only(problem, wanted, held)
@@ -211,6 +220,7 @@ class _Prober:
                 SORT_ORDER_OPTION: sort_order(problem, asked),
             }
             self.checks += 1
+            began = time.monotonic()
             try:
                 placed = self.placer.place(options)
             except OverrideError as error:
@@ -223,6 +233,8 @@ class _Prober:
                 raise
             except CompileError:
                 return []
+            finally:
+                self.seconds += time.monotonic() - began
             module = placed_module(placed)
             if not self.placer.is_fast:  # otherwise no instruction has cycles
                 self.extraction.learn(module)

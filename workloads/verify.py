@@ -57,6 +57,18 @@ PERMITTED = Mode("permitted", False, True, False, EXACT_OPTIONS)
 GUIDED = Mode("guided", False, False, False, {})
 MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
+
+@dataclasses.dataclass
+class Remedies:
+    """What the last mapping of a run needed so as not to be refused, where the next is like it.
+
+    It is then asked for with these from the start: a refusal may take as long as a compile.
+    """
+
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    permitted: frozenset[int] = frozenset()  # values that could not be demanded
+
+
 # A refusal comes before code generation. But where the compiler begins anew, so that there is no
 # fast check either, it may come from its second attempt, at the price of a compile.
 _MAX_REPAIRS, _MAX_SLOW_REPAIRS = 40, 6
@@ -82,6 +94,7 @@ def _accept(
     problem: Problem,
     assignment: Assignment,
     mode: Mode,
+    remedies: Remedies,
 ) -> _Accepted:
     """Find compiler options for `assignment` that the compiler does not refuse.
 
@@ -91,12 +104,17 @@ def _accept(
     the same is only permitted, and if it is refused again kept in default memory. What there is no
     room for is given up alone; where it is another reason, what is used like it in the other layers
     of a program would be refused next, one check of seconds after the other. Raises: CompileError.
+
+    remedies: those to begin with, and what was needed in the end.
     """
-    permitted: frozenset[int] = frozenset()
+    held = {chunk.value for chunk in assignment.chunks}
+    permitted = remedies.permitted & held
     dropped: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
-    extra: dict[str, str] = {}  # remedies; they stay, for to try without them is a check of seconds
-    held = {chunk.value for chunk in assignment.chunks}
+    extra = {
+        option: sort_order(problem, assignment) if option == SORT_ORDER_OPTION else value
+        for option, value in remedies.options.items()
+    }  # they stay, for to try without them is a check of seconds
     can_order = mode.pin and bool(assignment.chunks)
     refusal = OverrideError("nothing was asked")
     for _ in range(max_repairs):
@@ -112,9 +130,12 @@ def _accept(
         while True:
             tried = {**mode.options, **extra, OVERRIDES_OPTION: text}
             try:
-                return _Accepted(tried, attempt(tried), permitted | dropped, unwanted)
+                compiled = attempt(tried)
             except OverrideError as error:
                 refusal = error
+            else:
+                remedies.options, remedies.permitted = extra, permitted | dropped
+                return _Accepted(tried, compiled, permitted | dropped, unwanted)
             keeps = KEEP_PREFETCHES.items() <= extra.items()
             if is_prefetch(str(refusal)) and not keeps:
                 extra = {**extra, **KEEP_PREFETCHES}
@@ -158,7 +179,9 @@ def preview(
       CompileError: the compiler does not accept the assignment in this mode.
     """
     placer = placer_of(session)
-    accepted = _accept(placer.place, _max_repairs(placer), extraction.problem, assignment, mode)
+    accepted = _accept(
+        placer.place, _max_repairs(placer), extraction.problem, assignment, mode, Remedies()
+    )
     found = extraction.assignment_of(accepted.compiled, f"{assignment.source}, placed")
     honoured, differences = compare(extraction.problem, assignment, found)
     messages = tuple(difference.message for difference in differences)
@@ -170,11 +193,14 @@ def verify(
     extraction: Extraction,
     assignment: Assignment,
     modes: tuple[Mode, ...] = MODES,
+    remedies: Remedies | None = None,
 ) -> Verification:
     """Compile `assignment` in the first of `modes` that the compiler accepts.
 
     There is no fast check first: what is refused is refused in the same time by a compile.
     What the compile reveals of costs goes into the extraction, whose `problem` is then a new one.
+    remedies: shared by the verifications of a run, whose mappings are like one another; by default
+    each begins without.
 
     Raises:
       CompileError: no mode is accepted (the last one only permits, so with it that is rare), or
@@ -184,7 +210,8 @@ def verify(
     max_repairs = _max_repairs(placer_of(session))
     for i, mode in enumerate(modes):
         try:
-            accepted = _accept(session.compile, max_repairs, problem, assignment, mode)
+            known = remedies if remedies is not None and mode.pin else Remedies()
+            accepted = _accept(session.compile, max_repairs, problem, assignment, mode, known)
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:  # refused, or more than the compiler can take: ask for less
