@@ -311,13 +311,15 @@ def test_correction_ends_after_its_rounds(compiler):
     assert not result.agreed
 
 
-@pytest.mark.parametrize(("seconds", "count"), [((20.0,), 1), ((3.0, 4.0), 2)])
+@pytest.mark.parametrize(
+    ("seconds", "count"), [((20.0,), 1), ((3.0, 4.0), 2), ((1.0, 2.0, 1.0), 3)]
+)
 def test_correction_ends_with_its_time_but_not_before_the_first_round(slow, seconds, count):
     games = RandomGames(PROBLEM, 40)
-    plans = iter(range(40))
+    plans = iter([39, 19, 0])
     result = correct(
-        None, slow(seconds), lambda problem: games.assignment(39 - 10 * next(plans)), rounds=4,
-        tolerance=0.0, seconds=8.0,
+        None, slow(seconds), lambda problem: games.assignment(next(plans)), rounds=3,
+        tolerance=-1.0, seconds=8.0,
     )  # fmt: skip
     assert len(result.rounds) == count
 
