@@ -28,6 +28,8 @@ Progress = Callable[[str], None]
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
 _GREEDY_ROUNDS = 3
 _MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
+# A random mapping takes about so much longer to compile than XLA's: it has more copies.
+_OF_FIRST = 2.5
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
 # Before the search has something to promise: variants, what is worth having, the best so far.
@@ -55,8 +57,11 @@ class CompilerLoop:
     def extract(self, probe_seconds: float) -> None:
         """The two compiles that every run needs, and the problem that comes of them.
 
-        probe_seconds: for asking the compiler what it refuses (`workloads.probe`)."""
-        found = extract_session(self.session, self.say, probe_seconds=probe_seconds)
+        probe_seconds: for asking the compiler what it refuses (`workloads.probe`). Greedy's code is
+        compiled beside the second, so that it has its plan as soon as there are costs."""
+        found = extract_session(
+            self.session, self.say, probe_seconds=probe_seconds, meanwhile=plan_greedily
+        )
         self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         self.seconds_of_first = found.seconds_per_compile
@@ -107,7 +112,7 @@ class CompilerLoop:
         """Teach the cost model with as many compiles as fit the time, if that is some.
 
         One alone tells less than a compile of what is planned, which corrects what matters."""
-        each = max(self.seconds_of_first, 0.5)
+        each = max(self.seconds_of_first * _OF_FIRST, 0.5)
         count = min(int(seconds / each), _MAX_CALIBRATIONS)
         if count >= _MIN_CALIBRATIONS:
             done = calibrate(

@@ -15,7 +15,7 @@ from agent.compiler_loop import CompilerLoop
 from workloads.compile import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
-from workloads.rivals.planning import plan
+from workloads.learning import plan_greedily
 from workloads.rivals.ways import Ways
 
 # Plans of our own are the agent's and greedy's business.
@@ -36,6 +36,8 @@ class Permitting:
         self._loop = loop
         self._planned = planned
         self._permitted: set[tuple[int, ...]] = set()  # masks
+        # What came of a choice, by its options: where there are few, they come to mind again.
+        self._known: dict[frozenset[tuple[str, str]], tuple[float, mg.Assignment] | None] = {}
         self._ways = Ways(self, seed, _WAYS, self._plan)
 
     def take_turn(self) -> None:
@@ -48,12 +50,13 @@ class Permitting:
     def _plan(
         self, problem: mg.Problem, starts: Sequence[mg.Assignment], rng: np.random.Generator
     ) -> mg.Assignment:
-        """The plan of someone who plans all the time, or, if it is known already, one made here.
+        """The plan of someone who plans all the time, or, if it is known already, greedy's.
 
-        To make one costs seconds of compiling JAX code, the first time."""
+        That takes no time, and costs that no compile has shown may be drawn for it."""
+        del starts, rng
         found = self._planned()
         if found is None or found.masks in self._permitted:
-            return plan(problem, starts, rng)
+            return plan_greedily(problem)
         self._permitted.add(found.masks)
         return found
 
@@ -89,10 +92,13 @@ class Permitting:
         return self._loop.take_in(compiled, SOURCE)
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, mg.Assignment] | None:
-        """Compile and learn; None if the compiler fails."""
-        try:
-            return self.learn(self.compile(options))
-        except CompilerKilled:
-            raise
-        except CompileError:
-            return None
+        """Compile and learn; None if the compiler fails. What was tried is not compiled again."""
+        key = frozenset(options.items())
+        if key not in self._known:
+            try:
+                self._known[key] = self.learn(self.compile(options))
+            except CompilerKilled:
+                raise
+            except CompileError:
+                self._known[key] = None
+        return self._known[key]

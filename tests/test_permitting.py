@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 import malloc_game as mg
 from agent import compiler_loop
-from agent import permitting as permitting_module
 from agent.compiler_loop import CompilerLoop
 from agent.outcome import Candidate
 from agent.permitting import SOURCE, Permitting
@@ -17,6 +17,7 @@ from workloads import all_default
 from workloads.compile import OVERRIDES_OPTION
 from workloads.errors import CompileError, CompilerKilled
 from workloads.judge import CompiledLatency
+from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS
 
 
@@ -76,6 +77,14 @@ def test_the_fastest_compile_becomes_the_candidate_and_the_history_tells_when():
     assert len(said) == len(asked) and "0.970 of XLA's default" in said[2]
 
 
+def test_a_choice_that_comes_to_mind_again_is_not_compiled_again():
+    permitting, loop, said = make(lambda number: CompileError("no") if number == 1 else 90.0)
+    for options in ({"a": "1"}, {"a": "2"}):
+        first = permitting.try_options(options)
+        assert permitting.try_options(dict(options)) == first
+    assert len(loop.session.asked) == loop.num_compiles == 2 and len(said) == 1
+
+
 def test_a_choice_that_cannot_be_compiled_is_passed_over():
     permitting, loop, _ = make(lambda number: CompileError("too much") if number == 1 else 90.0)
     compile_again(permitting, loop, 1)
@@ -99,6 +108,7 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
         xla_default_latency=CompiledLatency(100.0, 0.0, 0.0),
         all_default=types.SimpleNamespace(options={}),
         all_default_latency=CompiledLatency(150.0, 0.0, 0.0),
+        seconds_per_compile=1.0,
     )
     monkeypatch.setattr(compiler_loop, "extract_session", lambda *given, **options: found)
     for compiled, expected in (
@@ -138,23 +148,16 @@ def test_a_program_that_cannot_be_kept_out_whole_was_compiled_without_slices(mon
     assert all_default.compiled_on_the_way(hard).options == EXACT_OPTIONS
 
 
-def test_the_best_plan_so_far_is_permitted_once_and_then_plans_are_made_here(monkeypatch):
+def test_the_best_plan_so_far_is_permitted_once_and_then_what_greedy_plans_under_the_costs_given():
     _, loop, _ = make(lambda number: 100.0)
     problem = loop.extraction.problem
-    state, _ = mg.greedy(mg.encode(problem))
-    best = mg.to_assignment(problem, state)
-    made = []
-
-    def plan(problem, starts, rng):
-        made.append(starts)
-        return mg.all_default(problem)
-
-    monkeypatch.setattr(permitting_module, "plan", plan)
+    best = mg.all_default(problem)
+    tables = [dataclasses.replace(t, cycles=t.cycles[::-1]) for t in problem.cost_tables[::2]]
+    tables = [tables[i // 2] if i % 2 == 0 else t for i, t in enumerate(problem.cost_tables)]
+    drawn = problem.replace(cost_tables=tuple(tables))
     given = [None, best, best]
-    permitting = Permitting(loop, 0, lambda: given[0])
-    chosen = []
-    for _ in range(3):
-        chosen.append(permitting._plan(problem, (), None).masks)
-        given.pop(0)
-    default = mg.all_default(problem).masks
-    assert chosen == [default, best.masks, default] and len(made) == 2
+    permitting = Permitting(loop, 0, lambda: given.pop(0))
+    greedy = [plan_greedily(p).masks for p in (problem, drawn)]
+    assert greedy[0] != greedy[1] and best.masks not in greedy
+    chosen = [permitting._plan(p, (), None).masks for p in (problem, problem, drawn)]
+    assert chosen == [greedy[0], best.masks, greedy[1]]

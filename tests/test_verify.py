@@ -145,6 +145,22 @@ def test_the_next_mapping_of_a_run_is_asked_for_with_the_remedies_of_the_last(mo
     assert session.asked[-1] == session.asked[3]
 
 
+def test_a_prefetch_at_another_time_is_asked_for_and_its_time_not_demanded(ask):
+    moved = (
+        "MSA strict timing override unsatisfied for instruction 'op.2' operand 0:"
+        " scheduled prefetch time (2) does not match requested prefetch time (1)"
+    )
+    refuses = lambda options: moved if "strict" in options[OVERRIDES_OPTION] else None  # noqa: E731
+    (options,), asked = ask(inside("w", "x"), refuses, EXACT)
+    assert len(asked) == 2 and _lines(options, "prefetch {") == ["op.2"]
+    assert _pinned(options) == ["x"] and SORT_ORDER_OPTION not in options
+    # If that is no use, it is repaired as any other.
+    (options,), asked = ask(
+        inside("w", "x"), lambda o: moved if _lines(o, "prefetch {") else None, EXACT
+    )
+    assert _lines(options, "prefetch {") == [] and _pinned(options) == ["x"]
+
+
 def _refused(name):
     return f"The value defined at {name} requires allocation in the alternate memory"
 

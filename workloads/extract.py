@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -333,22 +334,28 @@ def extract_session(
     progress: Callable[[str], None] = lambda message: None,
     store: CostStore | None = None,
     probe_seconds: float = math.inf,
+    meanwhile: Callable[[Problem], object] = lambda problem: None,
 ) -> Extracted:
-    """Compile XLA's default and the all-default program; build the problem from both, and probe it.
+    """Compile the all-default program and XLA's default; build the problem from both, and probe it.
 
     store: as for `Extraction`; by default the one on disk, if the session caches at all.
-    probe_seconds: as for `probe`.
+    probe_seconds: as for `probe`. meanwhile: called with the problem of the first compile while
+    the second is under way, in another thread, which may outlast it; for JAX code that planning
+    needs and that takes seconds to compile. What it returns or raises is lost.
 
     Raises:
       WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
     """
-    progress(f"compiling {session.name} for {session.target} as XLA maps it")
-    default = session.compile({})
-    progress("compiling it with everything in default memory")
+    progress(f"compiling {session.name} for {session.target} with everything in default memory")
     all_default = session.compile(all_default_options(session))
     if store is None and not session.uses_cache:
         store = CostStore()
     extraction = Extraction(all_default, session.name, store)
+    progress("compiling it as XLA maps it")
+    thread = ThreadPoolExecutor(1, "meanwhile")
+    thread.submit(meanwhile, extraction.problem)
+    thread.shutdown(wait=False)  # what it begins is waited for by those who need it
+    default = session.compile({})
     judged, xla_default = extraction.take_in(default, "xla_default", is_ours=False)
     num_checks = probe(session, extraction, progress, probe_seconds)
     return Extracted(

@@ -202,6 +202,7 @@ def overrides(
     prefetch: bool = True,
     strict: bool = True,
     permitted: frozenset[int] = frozenset(),
+    loose: frozenset[int] = frozenset(),
 ) -> str:
     """`MsaTensorOverrides` text that asks the compiler for `assignment`.
 
@@ -209,9 +210,10 @@ def overrides(
     prefetch: ask for the assignment's copies at their times, instead of leaving them to XLA.
     strict: demand the copies, to the very time, instead of asking for them.
     permitted: values for which nothing is demanded, only allowed.
+    loose: values whose copies are asked for, and not demanded, whatever `strict` is.
     A demand that cannot be met makes the compile fail with `OverrideError`; a permission does not.
     """
-    return "\n".join(_overrides(problem, assignment, pin, prefetch, strict, permitted))
+    return "\n".join(_overrides(problem, assignment, pin, prefetch, strict, permitted, loose))
 
 
 def _overrides(
@@ -221,6 +223,7 @@ def _overrides(
     prefetch: bool,
     strict: bool,
     permitted: frozenset[int],
+    loose: frozenset[int],
 ) -> Iterator[str]:
     copy_ends = {
         (copy.value, copy.end): copy for copy in assignment.copies if copy.direction == PREFETCH
@@ -263,6 +266,6 @@ def _overrides(
                 asked.add(t)
                 start = copy_ends[v, t].start
                 time = problem.instructions[start].schedule_time - 1
-                timing = " strict_timing: true" if strict else ""
+                timing = " strict_timing: true" if strict and v not in loose else ""
                 action = f"prefetch {{ logical_time: {max(time, 0)}{timing} }}"
                 yield _override(_operand(name, position.number, position.index), action)

@@ -11,12 +11,21 @@ from malloc_game.problem import index_text
 _VALUE = re.compile(
     r"defining instruction '([^']+)'|value defined at (\S+?)(?: ?\{([\d, ]*)\})? requires"
 )
+_SCHEDULED = re.compile(r"scheduled prefetch time \((\d+)\)")
 _USE = re.compile(r"for instruction '([^']+)' operand (\d+)")
 
 
 def is_prefetch(message: str) -> bool:
     """Whether an override error says that a demanded prefetch did not come about."""
     return "scheduled prefetch time" in message
+
+
+def is_moved(message: str) -> bool:
+    """Whether an override error says that a prefetch came about, but at another time.
+
+    Time 0 is that of a prefetch that did not come about."""
+    found = _SCHEDULED.search(message)
+    return bool(found) and int(found.group(1)) > 0
 
 
 def is_about_room(message: str) -> bool:

@@ -14,7 +14,7 @@ from workloads.judge import CompiledLatency
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
 from workloads.packing import SORT_ORDER_OPTION, sort_order
 from workloads.placement import Placer, placer_of
-from workloads.refusal import alike, is_about_room, is_prefetch, refused_value
+from workloads.refusal import alike, is_about_room, is_moved, is_prefetch, refused_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Remedies:
 
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     permitted: frozenset[int] = frozenset()  # values that could not be demanded
+    loose: frozenset[int] = frozenset()  # values that XLA prefetches at times of its own
 
 
 # A refusal comes before code generation. But where the compiler begins anew, so that there is no
@@ -100,15 +101,16 @@ def _accept(
 
     It is asked for as it is. If a prefetch is lost, then with no prefetch taken back (not before,
     for that lets the compiler make poor ones of its own); if anything else is refused, with the
-    compiler placing buffers in the order in which they lie in the assignment. What is refused all
-    the same is only permitted, and if it is refused again kept in default memory. What there is no
-    room for is given up alone; where it is another reason, what is used like it in the other layers
-    of a program would be refused next, one check of seconds after the other. Raises: CompileError.
+    compiler placing buffers in the order in which they lie in the assignment. A prefetch that came
+    about at another time is asked for without demanding the time. What is refused all the same is
+    only permitted, and if it is refused again kept in default memory. What there is no room for is
+    given up alone; where it is another reason, what is used like it in the other layers of a
+    program would be refused next, one check of seconds after the other. Raises: CompileError.
 
     remedies: those to begin with, and what was needed in the end.
     """
     held = {chunk.value for chunk in assignment.chunks}
-    permitted = remedies.permitted & held
+    permitted, loose = remedies.permitted & held, remedies.loose & held
     dropped: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
     extra = {
@@ -126,6 +128,7 @@ def _accept(
             prefetch=mode.prefetch,
             strict=mode.strict,
             permitted=permitted,
+            loose=loose,
         )
         while True:
             tried = {**mode.options, **extra, OVERRIDES_OPTION: text}
@@ -135,7 +138,12 @@ def _accept(
                 refusal = error
             else:
                 remedies.options, remedies.permitted = extra, permitted | dropped
+                remedies.loose = loose
                 return _Accepted(tried, compiled, permitted | dropped, unwanted)
+            value = refused_value(problem, str(refusal))
+            is_to_loosen = is_moved(str(refusal)) and value is not None and value not in loose
+            if is_to_loosen:
+                break
             keeps = KEEP_PREFETCHES.items() <= extra.items()
             if is_prefetch(str(refusal)) and not keeps:
                 extra = {**extra, **KEEP_PREFETCHES}
@@ -143,10 +151,11 @@ def _accept(
                 extra = {**extra, SORT_ORDER_OPTION: sort_order(problem, assignment)}
             else:
                 break
-        value = refused_value(problem, str(refusal))
         if value is None or value in dropped:
             raise refusal
-        if value in permitted:
+        if is_to_loosen:
+            loose |= {value}
+        elif value in permitted:
             dropped |= {value}
         elif is_about_room(str(refusal)):
             permitted |= {value}
