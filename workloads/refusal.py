@@ -25,7 +25,7 @@ def is_moved(message: str) -> bool:
 
     Time 0 is that of a prefetch that did not come about."""
     found = _SCHEDULED.search(message)
-    return bool(found) and int(found.group(1)) > 0
+    return found is not None and int(found.group(1)) > 0
 
 
 def is_about_room(message: str) -> bool:
