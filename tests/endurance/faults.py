@@ -107,8 +107,7 @@ def subjects(work: pathlib.Path) -> dict[str, Subject]:
     inputs = work / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     (inputs / "config.json").write_text(small.SMALL.to_json())
-    for path in small.problem_files(inputs):
-        assert path.exists()
+    problems = [x for path in small.problem_files(inputs) for x in ("--problems", str(path))]
     bench = ["heat-v4", "sinkhorn-v4", "adam_step-v4", "--seconds", "4"]
     for solver in ("greedy", "cpsat", "beam"):
         bench += ["--solver", solver]
@@ -148,8 +147,7 @@ def subjects(work: pathlib.Path) -> dict[str, Subject]:
             "train",
             lambda out: [
                 *("train", "--config", str(inputs / "config.json")),
-                *("--problems", str(inputs / "random0.json.gz")),
-                *("--problems", str(inputs / "random1.json.gz")),
+                *problems,
                 *("--iterations", "14", "--resume", "--out", str(out)),
             ],
             _check_training,
