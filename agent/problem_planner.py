@@ -99,11 +99,11 @@ class ProblemPlanner:
             self._search_seconds += self._search.seconds
         self._search = None
         # Greedy and the relaxation judge by the costs: under others they play other games.
-        first = first_games(program, relaxed_choices(problem, program))
+        first = first_games(program, relaxed_choices(problem, program), count=1)
         formerly = [*self._first, *self._known]
         new = [
             game
-            for game in [first[0], *map(self._game_of, known)]
+            for game in [*first, *map(self._game_of, known)]
             if not any(np.array_equal(game, former) for former in formerly)
         ]
         self._known += new
