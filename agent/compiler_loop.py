@@ -60,7 +60,11 @@ class CompilerLoop:
         probe_seconds: for asking the compiler what it refuses (`workloads.probe`). Greedy's code is
         compiled beside the second, so that it has its plan as soon as there are costs."""
         found = extract_session(
-            self.session, self.say, probe_seconds=probe_seconds, meanwhile=plan_greedily
+            self.session,
+            self.say,
+            probe_seconds=probe_seconds,
+            meanwhile=plan_greedily,
+            on_compiled=lambda judged: self._note_time(judged.cycles),
         )
         self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
@@ -82,8 +86,6 @@ class CompilerLoop:
             found.xla_default_latency.cycles,
             1.0,
         )
-        for candidate in self.candidates.values():
-            self._note_time(candidate)
         if (compiled := compiled_on_the_way(self.session)) is not None:
             self.num_compiles += 1
             self.take_in(compiled, "guided")
@@ -252,11 +254,11 @@ class CompilerLoop:
         known = self.candidates.get(source)
         if candidate and (known is None or candidate.compiled < known.compiled):
             self.candidates[source] = dataclasses.replace(candidate, source=source)
-            self._note_time(candidate)
+            self._note_time(candidate.compiled)
 
-    def _note_time(self, candidate: Candidate) -> None:
-        if not self.history or candidate.compiled < self.history[-1][1]:
-            self.history.append((round(time.monotonic() - self.began, 2), candidate.compiled))
+    def _note_time(self, cycles: float) -> None:
+        if not self.history or cycles < self.history[-1][1]:
+            self.history.append((round(time.monotonic() - self.began, 2), cycles))
 
     def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
         """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
 
 import numpy as np
@@ -110,7 +111,13 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
         all_default_latency=CompiledLatency(150.0, 0.0, 0.0),
         seconds_per_compile=1.0,
     )
-    monkeypatch.setattr(compiler_loop, "extract_session", lambda *given, **options: found)
+
+    def extract_session(*given, on_compiled, **options):
+        for cycles in (96.0, 150.0, 90.0):
+            on_compiled(CompiledLatency(cycles, 0.0, 0.0))
+        return found
+
+    monkeypatch.setattr(compiler_loop, "extract_session", extract_session)
     for compiled, expected in (
         (types.SimpleNamespace(options={"exact": "1"}, cycles=96.0), 96.0),
         (None, 100.0),
@@ -119,7 +126,51 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
         loop = CompilerLoop(Session(None), lambda message: None)
         loop.extract(1.0)
         assert loop.best_compiled() == expected
+        assert [cycles for _, cycles in loop.history] == [96.0, 90.0]  # when each was there
         assert ("guided" in loop.candidates) == (compiled is not None)
+
+
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_what_every_compile_of_an_extraction_came_to_is_told_at_once(monkeypatch, is_hard):
+    cycles = {"all default": 150.0, "on the way": 96.0, "xla": 100.0}
+    compiled = {
+        name: types.SimpleNamespace(hlo=name, seconds=1.0, options={"name": name})
+        for name in cycles
+    }
+    told = []
+    extract = importlib.import_module("workloads.extract")  # not the function of that name
+
+    class Compiler:
+        name, target, uses_cache = "made up", "v4", False
+
+        def compile(self, options):
+            # Whatever was compiled before this has been told.
+            assert told == ([96.0] if is_hard else []) + ([150.0] if not options else [])
+            return compiled["all default" if options else "xla"]
+
+    class Found(Extraction):
+        def __init__(self, *given):
+            super().__init__(mg.random_problem(3, 24))
+
+        def take_in(self, compiled, source, *, is_ours, judged):
+            return judged, mg.all_default(self.problem)
+
+    way = compiled["on the way"] if is_hard else None
+    for name, fake in {
+        "all_default_options": lambda session: {"everything": "out"},
+        "compiled_on_the_way": lambda session: way,
+        "Extraction": Found,
+        "Module": lambda hlo: hlo,
+        "compiled_latency": lambda module, target: CompiledLatency(cycles[module], 0.0, 0.0),
+        "probe": lambda *given: 7,
+    }.items():
+        monkeypatch.setattr(extract, name, fake)
+    found = extract.extract_session(
+        Compiler(), on_compiled=lambda judged: told.append(judged.cycles)
+    )
+    assert told == ([96.0] if is_hard else []) + [150.0, 100.0]
+    assert found.xla_default_latency.cycles == 100.0
+    assert found.all_default_latency.cycles == 150.0
 
 
 def test_a_program_that_cannot_be_kept_out_whole_was_compiled_without_slices(monkeypatch):

@@ -25,7 +25,7 @@ from malloc_game import (
     latency,
 )
 from malloc_game import Instruction as TimedInstruction
-from workloads.all_default import all_default_options
+from workloads.all_default import all_default_options, compiled_on_the_way
 from workloads.buffers import parse_dump
 from workloads.compile import Compiled, CompilerSession
 from workloads.cost_model import Traffic, mask_bits
@@ -335,19 +335,31 @@ def extract_session(
     store: CostStore | None = None,
     probe_seconds: float = math.inf,
     meanwhile: Callable[[Problem], object] = lambda problem: None,
+    on_compiled: Callable[[CompiledLatency], None] = lambda judged: None,
 ) -> Extracted:
     """Compile the all-default program and XLA's default; build the problem from both, and probe it.
 
     store: as for `Extraction`; by default the one on disk, if the session caches at all.
     probe_seconds: as for `probe`. meanwhile: called with the problem of the first compile while
     the second is under way, in another thread, which may outlast it; for JAX code that planning
-    needs and that takes seconds to compile. What it returns or raises is lost.
+    needs and that takes seconds to compile. What it returns or raises is lost. on_compiled: called
+    after each compile with what it came to, as soon as that is known.
 
     Raises:
       WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
     """
+
+    def judge(compiled: Compiled) -> CompiledLatency:
+        judged = compiled_latency(Module(compiled.hlo), TARGETS[session.target])
+        on_compiled(judged)
+        return judged
+
     progress(f"compiling {session.name} for {session.target} with everything in default memory")
-    all_default = session.compile(all_default_options(session))
+    options = all_default_options(session)
+    if (on_the_way := compiled_on_the_way(session)) is not None:
+        judge(on_the_way)
+    all_default = session.compile(options)
+    all_default_latency = judge(all_default)
     if store is None and not session.uses_cache:
         store = CostStore()
     extraction = Extraction(all_default, session.name, store)
@@ -356,14 +368,16 @@ def extract_session(
     thread.submit(meanwhile, extraction.problem)
     thread.shutdown(wait=False)  # what it begins is waited for by those who need it
     default = session.compile({})
-    judged, xla_default = extraction.take_in(default, "xla_default", is_ours=False)
+    judged, xla_default = extraction.take_in(
+        default, "xla_default", is_ours=False, judged=judge(default)
+    )
     num_checks = probe(session, extraction, progress, probe_seconds)
     return Extracted(
         extraction,
         xla_default,
         judged,
         all_default,
-        compiled_latency(Module(all_default.hlo), extraction.target),
+        all_default_latency,
         num_checks,
         max(default.seconds, all_default.seconds),
     )
