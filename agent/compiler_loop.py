@@ -15,6 +15,7 @@ import malloc_game as mg
 from agent.outcome import Candidate
 from workloads.all_default import compiled_on_the_way
 from workloads.calibrate import calibrate, latency_deviation
+from workloads.compare import compare
 from workloads.compile import Compiled, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
@@ -22,6 +23,7 @@ from workloads.extract import extract_session
 from workloads.guided import VARIANTS, Found, GuidedSearch, State
 from workloads.learning import plan_greedily
 from workloads.placement import placer_of
+from workloads.rivals.planning import with_refusals
 from workloads.verify import MODES, Remedies, Verification, verify
 
 Progress = Callable[[str], None]
@@ -50,6 +52,11 @@ class CompilerLoop:
         self.refusals: dict[int, int] = {}
         self.remedies = Remedies()
         self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
+        # What of it should have been in alternate memory, and was not: (value, time), as of a
+        # `Difference`. And of that what is not planned with any more.
+        self._missed: dict[mg.Assignment, frozenset[tuple[int, int | None]]] = {}
+        self._given_up: frozenset[tuple[int, int | None]] = frozenset()
+        self._to_plan: tuple[mg.Problem, frozenset, mg.Problem] | None = None
         self.guided: GuidedSearch | None = None
         self.began = time.monotonic()
         self.history: list[tuple[float, float]] = []  # see `Outcome`
@@ -147,6 +154,22 @@ class CompilerLoop:
             remedies=self.remedies,
         )
 
+    def problem_to_plan(self) -> mg.Problem:
+        """The problem with its costs of now, without what was given up; one object as long as it
+        is the same."""
+        known, problem = self._to_plan, self.extraction.problem
+        if known is None or known[0] is not problem or known[1] != self._given_up:
+            planned = with_refusals(problem, self._given_up) if self._given_up else problem
+            self._to_plan = known = problem, self._given_up, planned
+        return known[2]
+
+    def give_up_missed(self, assignment: mg.Assignment) -> None:
+        """Plan no more with what this assignment wanted in alternate memory and did not get.
+
+        A planner whose best mapping cannot be had would propose nothing else: as long as no cost is
+        corrected and nothing is refused for good, it is the best."""
+        self._given_up |= self._missed.get(_anonymous(assignment), frozenset())
+
     def best(self) -> Candidate:
         """The fastest of all candidates so far."""
         compiled = (c for c in self.candidates.values() if c.compiled)
@@ -156,16 +179,15 @@ class CompilerLoop:
         """Its cycles."""
         return self.best().compiled
 
-    def promises(self, assignment: mg.Assignment) -> bool:
+    def promises(self, assignment: mg.Assignment, deviations: float = 1.0) -> bool:
         """Whether it may well be faster than all so far, and was not compiled yet.
 
-        That is, if costs that no compile has shown turn out a standard deviation better."""
+        That is, if costs that no compile has shown turn out so many standard deviations better."""
         if _anonymous(assignment) in self.tried:
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
-        predicted *= 1.0 - float(
-            latency_deviation(self.extraction, np.array([assignment.masks]))[0]
-        )
+        deviation = float(latency_deviation(self.extraction, np.array([assignment.masks]))[0])
+        predicted *= 1.0 - deviations * deviation
         return predicted < self.best_compiled() * _WORTH_A_COMPILE
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
@@ -201,6 +223,10 @@ class CompilerLoop:
         if found is None:
             return None
         self._note_refusals(assignment, found)
+        _, differences = compare(self.extraction.problem, assignment, found.assignment)
+        self._missed[_anonymous(assignment)] = frozenset(
+            (d.value, d.time) for d in differences if d.wanted_in_alternate
+        )
         candidate = Candidate(
             source, self._realised(assignment, found), done.predicted, found.cycles,
             found.honoured, found.not_honoured, found.options,

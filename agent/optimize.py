@@ -139,8 +139,8 @@ def _plan(
         def plan_anew() -> None:
             """The agent goes on with what the compiler has taught, and from the best of all."""
             nonlocal planned
-            if loop.extraction.problem is not planned:
-                planned = loop.extraction.problem
+            if (now := loop.problem_to_plan()) is not planned:
+                planned = now
                 best = loop.best().assignment
                 background.set_problem(planned, [] if best is None else [best])
 
@@ -149,8 +149,12 @@ def _plan(
             # The first mapping is waited for; later, if there is nothing new, others have the time.
             while (found := background.best()) is None and time.monotonic() < end:
                 time.sleep(_POLL_SECONDS)
-            if found is not None and loop.promises(found.assignment):
+            if found is None:
+                return
+            if loop.promises(found.assignment):
                 propose(found)
+            else:
+                loop.give_up_missed(found.assignment)
 
         def best_plan() -> mg.Assignment | None:
             found = background.best()
@@ -164,6 +168,13 @@ def _plan(
             # As long as the compile that it leads to: checks are cheap, but promises are, too.
             loop.guide(min(turn, max(_MIN_TURN_SECONDS, loop.seconds_per_compile)))
             loop.compile_guided()
+
+        def permitting_turn() -> None:
+            compiles = loop.num_compiles
+            permitting.take_turn()
+            # Where nothing comes to mind any more, the other search has the time, if it is cheap.
+            if loop.num_compiles == compiles and permitting.is_checking and not is_guided:
+                guided_turn()
 
         def then_plan_anew(turn: Callable[[], None]) -> Callable[[], None]:
             def both() -> None:
@@ -180,9 +191,8 @@ def _plan(
         loop.calibrate(budget * _CALIBRATION_SHARE, seed)
         loop.correct_greedy(budget * _GREEDY_SHARE)
         plan_anew()
-        turns = [agent_turn, permitting.take_turn]
-        if loop.seconds_of_guided() <= budget * _GUIDED_SHARE:
-            turns.append(guided_turn)
+        is_guided = loop.seconds_of_guided() <= budget * _GUIDED_SHARE
+        turns = [agent_turn, permitting_turn, *([guided_turn] if is_guided else [])]
         take_turns([then_plan_anew(each) for each in turns], loop.best_compiled, loop.left)
         planner = background.stop()
         _say_how_far(loop, planner)

@@ -1,11 +1,15 @@
 """A further way of searching: what XLA may place by itself, chosen by the costs that were learned.
 
-`workloads.guided` checks a choice before it compiles it; here every choice is a compile, as the
-strongest rival has it. Where the costs of what was not compiled are far off, that is what helps.
+The ways of choosing are the strongest rival's, for which every choice is a compile. Here the fast
+check, mostly a tenth of one, says first what the compiler would make of a choice. What the learned
+costs then speak against, even if those that no compile has shown were a few standard deviations
+better, is not compiled; the search goes on from what is predicted of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,11 +20,16 @@ from workloads.compile import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
 from workloads.learning import plan_greedily
+from workloads.placement import placer_of
 from workloads.rivals.ways import Ways
 
 # Plans of our own are the agent's and greedy's business.
 _WAYS = ("permit_planned", "climb", "permit_wanted")
 SOURCE = "guided"
+_MAX_IDLE = 4  # choices in a row that came to nothing, not even a check
+_CHECK_SHARE = 0.5  # of a compile's time that a check may take, to be worth it
+_MAX_DEVIATIONS = 3.0
+_Choice = frozenset[tuple[str, str]]  # by its compiler options
 
 
 class Permitting:
@@ -36,16 +45,48 @@ class Permitting:
         self._loop = loop
         self._planned = planned
         self._permitted: set[tuple[int, ...]] = set()  # masks
-        # What came of a choice, by its options: where there are few, they come to mind again.
-        self._known: dict[frozenset[tuple[str, str]], tuple[float, mg.Assignment] | None] = {}
+        # What came of a choice, by its options: where there are few, they come to mind again. And
+        # what a check says the compiler would make of it; None: refused.
+        self._known: dict[_Choice, tuple[float, mg.Assignment] | None] = {}
+        self._placed: dict[_Choice, mg.Assignment | None] = {}
+        self._done: dict[mg.Assignment, tuple[float, mg.Assignment]] = {}  # what came of mappings
+        self._num_checks, self._check_seconds = 0, 0.0
+        self._deviations = 1.0
         self._ways = Ways(self, seed, _WAYS, self._plan)
 
     def take_turn(self) -> None:
-        """Compile one choice; none, if nothing promising comes to mind."""
+        """Compile one choice; none, if nothing promising comes to mind for as long as that takes.
+
+        Choices are checked before, where that is cheap. If no check promises anything, the next
+        turn believes less in the costs that no compile has shown."""
         best = self._loop.best()
         if best.compiled and best.assignment is not None:
             self._ways.note(best.compiled, best.assignment)
-        self._ways.take_turn()
+        compiles, first_checks = self._loop.num_compiles, self._num_checks
+        end = time.monotonic() + min(self._loop.seconds_per_compile, self._loop.left())
+        idle = 0
+        while idle < _MAX_IDLE:
+            checks = self._num_checks
+            self._ways.take_turn()
+            if self._loop.num_compiles > compiles:
+                self._deviations = 1.0
+                return
+            idle = 0 if self._num_checks > checks else idle + 1
+            if time.monotonic() >= end:
+                break
+        if self._num_checks > first_checks:
+            self._deviations = min(self._deviations + 1.0, _MAX_DEVIATIONS)
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether checks are so cheap that choices are checked before they are compiled."""
+        placer = placer_of(self._loop.session)
+        if not placer.is_fast:
+            return False
+        each = placer.seconds_per_check
+        if self._num_checks:
+            each = self._check_seconds / self._num_checks
+        return each < _CHECK_SHARE * self._loop.seconds_per_compile
 
     def _plan(
         self, problem: mg.Problem, starts: Sequence[mg.Assignment], rng: np.random.Generator
@@ -92,13 +133,41 @@ class Permitting:
         return self._loop.take_in(compiled, SOURCE)
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, mg.Assignment] | None:
-        """Compile and learn; None if the compiler fails. What was tried is not compiled again."""
-        key = frozenset(options.items())
-        if key not in self._known:
+        """Compile and learn; None if the compiler fails. What was tried is not compiled again.
+
+        What a check shows to promise nothing is not compiled at all: what is predicted of it."""
+        choice = frozenset(options.items())
+        if choice in self._known:
+            return self._known[choice]
+        if self.is_checking:
+            placed = self._check(choice, options)
+            if placed is None:
+                return None
+            if (same := self._done.get(dataclasses.replace(placed, source=""))) is not None:
+                return same
+            if not self._loop.promises(placed, self._deviations):
+                return mg.latency(self.extraction.problem, placed).cycles, placed
+        try:
+            self._known[choice] = self.learn(self.compile(options))
+        except CompilerKilled:
+            raise
+        except CompileError:
+            self._known[choice] = None
+        if (tried := self._known[choice]) is not None:
+            self._done[dataclasses.replace(tried[1], source="")] = tried
+        return tried
+
+    def _check(self, choice: _Choice, options: Mapping[str, str]) -> mg.Assignment | None:
+        """What the compiler would do under these options; None if it would not have them."""
+        if choice not in self._placed:
+            began = time.monotonic()
             try:
-                self._known[key] = self.learn(self.compile(options))
+                placed = placer_of(self._loop.session).place(options)
+                self._placed[choice] = self.extraction.assignment_of(placed, f"{SOURCE}, placed")
             except CompilerKilled:
                 raise
             except CompileError:
-                self._known[key] = None
-        return self._known[key]
+                self._placed[choice] = None
+            self._num_checks += 1
+            self._check_seconds += time.monotonic() - began
+        return self._placed[choice]

@@ -33,8 +33,9 @@ _NUM_FIRST_GAMES = 4
 # batch, while they are compiled.
 _FIRST_STRETCHES = 8
 # Where time is limited and less than this is left, games are not begun: compiled beside the TPU
-# compiler on two cores, they would come too late.
-_GAMES_SECONDS = 75.0
+# compiler on two cores, which may take 90 s in which no corrected costs are taken up, they would
+# come too late.
+_GAMES_SECONDS = 150.0
 
 
 def first_games(

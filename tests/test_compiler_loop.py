@@ -13,6 +13,7 @@ from agent import compiler_loop
 from agent.compiler_loop import CompilerLoop
 from agent.outcome import Candidate
 from tests.mapped_by_name import PROBLEM, inside
+from workloads.correct import Round
 
 W, X = 0, 1  # a parameter, a computed value
 
@@ -70,3 +71,30 @@ def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, 
     assert loop.promises(found) is promises
     loop.tried[dataclasses.replace(found, source="")] = best
     assert not loop.promises(found)
+
+
+def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
+    wanted = inside("w", "x", "y")
+    found = types.SimpleNamespace(
+        assignment=inside("y"), refused=frozenset(), cycles=90.0, honoured=0.5,
+        not_honoured=(), options={},
+    )  # fmt: skip
+    assert loop.problem_to_plan() is loop.problem_to_plan() is PROBLEM
+    loop.give_up_missed(wanted)  # not compiled yet
+    assert loop.problem_to_plan() is PROBLEM
+    loop._note("agent", Round(wanted, 80.0, found))
+    assert loop.problem_to_plan() is PROBLEM
+    loop.give_up_missed(dataclasses.replace(wanted, source="whoever"))
+    planned = loop.problem_to_plan()
+    assert planned is loop.problem_to_plan()
+    refused = {
+        (t, position.value)
+        for t, instruction in enumerate(planned.instructions)
+        for position in instruction.positions
+        if position.is_refused
+    }
+    assert planned.values[X].is_refused and not PROBLEM.values[X].is_refused
+    assert {value for _, value in refused} == {W}
+    loop.extraction.problem = PROBLEM.replace(name="with other costs")
+    anew = loop.problem_to_plan()
+    assert anew.name == "with other costs" and anew.values[X].is_refused

@@ -11,6 +11,7 @@ import pytest
 
 import malloc_game as mg
 from agent import compiler_loop
+from agent import permitting as permitting_module
 from agent.compiler_loop import CompilerLoop
 from agent.outcome import Candidate
 from agent.permitting import SOURCE, Permitting
@@ -26,6 +27,7 @@ class Session:
     """A compiler whose programs take what `cycles` says; an error is raised."""
 
     name = "made up"
+    seconds_per_compile = 1.0
 
     def __init__(self, cycles):
         self.cycles, self.asked = cycles, []
@@ -46,6 +48,17 @@ class Extraction:
     def take_in(self, compiled, source, *, is_ours):
         assert is_ours
         return CompiledLatency(compiled.cycles, 0.0, 0.0), mg.all_default(self.problem)
+
+    def assignment_of(self, placed, source):
+        return dataclasses.replace(placed, source=source)
+
+
+@pytest.fixture(autouse=True)
+def placer(monkeypatch):
+    """The fast check, which these programs have none of unless a test says so."""
+    made = types.SimpleNamespace(is_fast=False, seconds_per_check=0.1, asked=[])
+    monkeypatch.setattr(permitting_module, "placer_of", lambda session: made)
+    return made
 
 
 def make(cycles):
@@ -98,6 +111,107 @@ def test_a_killed_compiler_is_not_taken_for_a_refusal():
     permitting, loop, _ = make(lambda number: CompilerKilled("killed"))
     with pytest.raises(CompilerKilled):
         compile_again(permitting, loop, 1)
+
+
+def checking(placer, monkeypatch, loop, found, deviation=0.0):
+    """Checks that say so: a mapping or, for each check, one or an error."""
+
+    def place(options):
+        placer.asked.append(options)
+        answer = found(len(placer.asked)) if callable(found) else found
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    placer.is_fast, placer.place = True, place
+    monkeypatch.setattr(
+        compiler_loop, "latency_deviation", lambda extraction, masks: np.array([deviation])
+    )
+    default = mg.all_default(loop.extraction.problem)
+    return default, mg.latency(loop.extraction.problem, default).cycles
+
+
+def compiled_to(loop, cycles):
+    for source, candidate in loop.candidates.items():
+        loop.candidates[source] = dataclasses.replace(candidate, compiled=cycles)
+
+
+@pytest.mark.parametrize(("share", "is_compiled"), [(0.99, False), (1.01, True)])
+def test_what_a_check_shows_to_promise_nothing_is_not_compiled(
+    placer, monkeypatch, share, is_compiled
+):
+    permitting, loop, _ = make(lambda number: 50.0)
+    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, share * cycles)
+    found = permitting.try_options({"a": "1"})
+    assert found == permitting.try_options({"a": "1"}) and len(placer.asked) == 1
+    if is_compiled:
+        assert found[0] == 50.0 and loop.session.asked == [{"a": "1"}]
+    else:
+        assert found[0] == cycles and found[1].masks == default.masks
+        assert loop.session.asked == [] and SOURCE not in loop.candidates
+
+
+def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(placer, monkeypatch):
+    permitting, loop, _ = make(lambda number: 50.0)
+    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 0.99 * cycles)
+    permitting.try_options({"a": "1"})
+    problem = loop.extraction.problem
+    tables = tuple(
+        dataclasses.replace(t, cycles=tuple(c // 2 for c in t.cycles)) for t in problem.cost_tables
+    )
+    loop.extraction.problem = problem.replace(cost_tables=tables)
+    assert permitting.try_options({"a": "1"})[0] == 50.0 and len(placer.asked) == 1
+
+
+def test_another_choice_that_comes_to_the_same_mapping_is_not_compiled(placer, monkeypatch):
+    permitting, loop, _ = make(lambda number: 50.0)
+    checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    monkeypatch.setattr(loop, "promises", lambda found, deviations: True)
+    first = permitting.try_options({"a": "1"})
+    assert permitting.try_options({"a": "2"}) == first and first[0] == 50.0
+    assert loop.session.asked == [{"a": "1"}] and len(placer.asked) == 2
+
+
+def test_what_a_check_shows_to_be_refused_is_not_compiled(placer, monkeypatch):
+    permitting, loop, _ = make(lambda number: 50.0)
+    checking(placer, monkeypatch, loop, CompileError("refused"))
+    assert permitting.try_options({"a": "1"}) is permitting.try_options({"a": "1"}) is None
+    assert len(placer.asked) == 1 and loop.session.asked == []
+    checking(placer, monkeypatch, loop, CompilerKilled("killed"))
+    with pytest.raises(CompilerKilled):
+        permitting.try_options({"a": "2"})
+
+
+def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_less(
+    placer, monkeypatch
+):
+    permitting, loop, _ = make(lambda number: 50.0)
+    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 0.99 * cycles)
+    asked = []
+    monkeypatch.setattr(
+        loop, "promises", lambda found, deviations: asked.append(deviations) or len(asked) > 30
+    )
+    monkeypatch.setattr(loop.session, "seconds_per_compile", 0.3)
+    while not loop.session.asked:
+        permitting.take_turn()
+    assert asked[0] == 1.0 and asked == sorted(asked) and asked[-1] <= 3.0
+    assert len(set(asked)) > 1
+    number = len(asked)
+    monkeypatch.setattr(loop, "promises", lambda found, deviations: asked.append(deviations))
+    permitting.take_turn()
+    assert asked[number:] == [1.0] * (len(asked) - number)
+
+
+@pytest.mark.parametrize(("seconds", "is_checking"), [(0.4, True), (0.6, False)])
+def test_checks_are_made_where_they_take_less_than_half_of_a_compile(placer, seconds, is_checking):
+    permitting, _, _ = make(lambda number: 50.0)
+    placer.seconds_per_check = seconds
+    assert not permitting.is_checking
+    placer.is_fast = True
+    assert permitting.is_checking is is_checking
 
 
 def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch):
