@@ -20,7 +20,7 @@ from workloads.compile import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
 from workloads.learning import plan_greedily
-from workloads.placement import placer_of
+from workloads.placement import placed_by, placer_of
 from workloads.rivals.ways import Ways
 
 # Plans of our own are the agent's and greedy's business.
@@ -161,13 +161,9 @@ class Permitting:
         """What the compiler would do under these options; None if it would not have them."""
         if choice not in self._placed:
             began = time.monotonic()
-            try:
-                placed = placer_of(self._loop.session).place(options)
-                self._placed[choice] = self.extraction.assignment_of(placed, f"{SOURCE}, placed")
-            except CompilerKilled:
-                raise
-            except CompileError:
-                self._placed[choice] = None
+            placer = placer_of(self._loop.session)
+            source = f"{SOURCE}, placed"
+            self._placed[choice] = placed_by(placer, self.extraction, options, source)
             self._num_checks += 1
             self._check_seconds += time.monotonic() - began
         return self._placed[choice]

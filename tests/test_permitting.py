@@ -113,19 +113,18 @@ def test_a_killed_compiler_is_not_taken_for_a_refusal():
         compile_again(permitting, loop, 1)
 
 
-def checking(placer, monkeypatch, loop, found, deviation=0.0):
-    """Checks that say so: a mapping or, for each check, one or an error."""
+def checking(placer, monkeypatch, loop, answer):
+    """Checks that say so, a mapping or an error; the default mapping and its cycles."""
 
     def place(options):
         placer.asked.append(options)
-        answer = found(len(placer.asked)) if callable(found) else found
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     placer.is_fast, placer.place = True, place
     monkeypatch.setattr(
-        compiler_loop, "latency_deviation", lambda extraction, masks: np.array([deviation])
+        compiler_loop, "latency_deviation", lambda extraction, masks: np.array([0.0])
     )
     default = mg.all_default(loop.extraction.problem)
     return default, mg.latency(loop.extraction.problem, default).cycles
@@ -188,7 +187,7 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     placer, monkeypatch
 ):
     permitting, loop, _ = make(lambda number: 50.0)
-    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     asked = []
     monkeypatch.setattr(

@@ -24,7 +24,7 @@ from workloads.extract import Extraction
 from workloads.judge import CompiledLatency
 from workloads.overrides import EXACT_OPTIONS, keep_value, pin_value
 from workloads.permits import Benefits, placeable, placing_first, values_inside
-from workloads.placement import placer_of
+from workloads.placement import placed_by, placer_of
 
 # Sizes of a move, in values; small ones refine, large ones leave local optima.
 _MOVE_SIZES = (1, 1, 1, 2, 4, 8)
@@ -130,13 +130,8 @@ class GuidedSearch:
         if state not in self._placed:
             self.checks += 1
             problem = self._extraction.problem
-            try:
-                placed = self._placer.place(state.options(problem))
-                found = self._extraction.assignment_of(placed, "guided, placed")
-            except CompilerKilled:
-                raise
-            except CompileError:
-                found = None
+            options = state.options(problem)
+            found = placed_by(self._placer, self._extraction, options, "guided, placed")
             self._placed[state] = found
             if found is not None:
                 self._predicted[state] = latency(problem, found).cycles

@@ -10,12 +10,17 @@ import math
 import time
 import weakref
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from malloc_game import Assignment
 from workloads.all_default import all_default_options
 from workloads.compile import Compiled, CompilerSession
-from workloads.errors import CompileError
+from workloads.errors import CompileError, CompilerKilled
 from workloads.hlo import Module
 from workloads.judge import ZERO_COST
+
+if TYPE_CHECKING:  # an extraction is probed, by such checks, as soon as it is made
+    from workloads.extract import Extraction
 
 _MEMORY_OPTION = "xla_tpu_max_hbm_size_mib"
 # Passes before memory-space assignment look at the memory size too, training steps' most of all:
@@ -80,6 +85,21 @@ class Placer:
         if not self._stop:
             return self.session.compile(options)
         return self.session.place({**options, **self._stop})[0]
+
+
+def placed_by(
+    placer: Placer, extraction: Extraction, options: Mapping[str, str], source: str
+) -> Assignment | None:
+    """The mapping that the compiler makes under these options; None if it will not have them.
+
+    source: of the mapping. Raises: CompilerKilled.
+    """
+    try:
+        return extraction.assignment_of(placer.place(options), source)
+    except CompilerKilled:
+        raise
+    except CompileError:
+        return None
 
 
 _placers: weakref.WeakKeyDictionary[CompilerSession, Placer] = weakref.WeakKeyDictionary()
