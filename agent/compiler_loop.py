@@ -15,7 +15,6 @@ import malloc_game as mg
 from agent.outcome import Candidate
 from workloads.all_default import compiled_on_the_way
 from workloads.calibrate import calibrate, latency_deviation
-from workloads.compare import compare
 from workloads.compile import Compiled, CompilerSession
 from workloads.correct import Round, correct
 from workloads.errors import CompileError, CompilerKilled
@@ -223,10 +222,7 @@ class CompilerLoop:
         if found is None:
             return None
         self._note_refusals(assignment, found)
-        _, differences = compare(self.extraction.problem, assignment, found.assignment)
-        self._missed[_anonymous(assignment)] = frozenset(
-            (d.value, d.time) for d in differences if d.wanted_in_alternate
-        )
+        self._missed[_anonymous(assignment)] = found.missed
         candidate = Candidate(
             source, self._realised(assignment, found), done.predicted, found.cycles,
             found.honoured, found.not_honoured, found.options,

@@ -76,8 +76,8 @@ def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, 
 def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
     wanted = inside("w", "x", "y")
     found = types.SimpleNamespace(
-        assignment=inside("y"), refused=frozenset(), cycles=90.0, honoured=0.5,
-        not_honoured=(), options={},
+        assignment=inside("y"), missed={(X, None), (W, 2)}, refused=frozenset(), cycles=90.0,
+        honoured=0.5, not_honoured=(), options={},
     )  # fmt: skip
     assert loop.problem_to_plan() is loop.problem_to_plan() is PROBLEM
     loop.give_up_missed(wanted)  # not compiled yet

@@ -213,7 +213,7 @@ def test_what_is_refused_for_another_reason_than_room_is_told(monkeypatch, why, 
     session = FakeSession(_refusing_one("a", why), fails=False)
     monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
     found = verify(session, extraction, wanted)
-    assert found.refused == refused
+    assert found.refused == refused and found.missed == {(0, None), (1, None)}
 
 
 def test_a_refusal_without_a_name_leads_to_the_next_mode(ask):

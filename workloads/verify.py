@@ -28,8 +28,9 @@ class Verification:
     options: dict[str, str]  # compiler options that give this program, overrides included
     assignment: Assignment  # what the compiled program really does
     num_repairs: int  # values that were no longer demanded, so that the rest could be
-    # (value, time), as of a `Difference`: what the compiler refused to have in alternate memory for
-    # another reason than room
+    # (value, time), as of a `Difference`: what should be in alternate memory and is not; and of it
+    # what the compiler refused to have there for another reason than room
+    missed: frozenset[tuple[int, int | None]] = frozenset()
     refused: frozenset[tuple[int, int | None]] = frozenset()
 
     @property
@@ -232,6 +233,7 @@ def verify(
         )
         honoured, differences = compare(problem, assignment, found)
         messages = tuple(difference.message for difference in differences)
+        missed = frozenset((d.value, d.time) for d in differences if d.wanted_in_alternate)
         return Verification(
             latency,
             honoured,
@@ -240,10 +242,7 @@ def verify(
             accepted.options,
             found,
             len(accepted.given_up),
-            frozenset(
-                (difference.value, difference.time)
-                for difference in differences
-                if difference.wanted_in_alternate and difference.value in accepted.unwanted
-            ),
+            missed,
+            frozenset((value, time) for value, time in missed if value in accepted.unwanted),
         )
     raise ValueError("modes is empty")
