@@ -22,7 +22,7 @@ from workloads.extract import extract_session
 from workloads.guided import VARIANTS, Found, GuidedSearch, State
 from workloads.learning import plan_greedily
 from workloads.placement import placer_of
-from workloads.rivals.planning import with_refusals
+from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.verify import MODES, Remedies, Verification, verify
 
 Progress = Callable[[str], None]
@@ -37,6 +37,7 @@ _REFUSALS = 2
 _FIRST_CHECKS = 20
 # What the search promises is compiled if it is so much below the best so far.
 _WORTH_A_COMPILE = 0.999
+_MAX_DRAWS = 4  # of costs, for a plan that is worth a compile
 
 
 class CompilerLoop:
@@ -188,6 +189,24 @@ class CompilerLoop:
         deviation = float(latency_deviation(self.extraction, np.array([assignment.masks]))[0])
         predicted *= 1.0 - deviations * deviation
         return predicted < self.best_compiled() * _WORTH_A_COMPILE
+
+    def plan_drawn(self, rng: np.random.Generator) -> mg.Assignment | None:
+        """A plan that is new and would be the fastest if costs that no compile has shown were what
+        is drawn for them; None if no draw leads to one.
+
+        Whoever plans under the costs as they are expected has nothing new once all that it uses is
+        known. Compiled, such a plan shows what would have to be known for a better one."""
+        problem, best = self.problem_to_plan(), self.best()
+        deviations = self.extraction.uncertainty
+        if best.assignment is None or not best.compiled or not any(map(np.any, deviations)):
+            return None
+        for _ in range(_MAX_DRAWS):
+            drawn = with_costs_drawn(problem, deviations, rng)
+            found = plan(drawn, [best.assignment], rng)
+            is_better = mg.latency(drawn, found).cycles < best.compiled * _WORTH_A_COMPILE
+            if is_better and _anonymous(found) not in self.tried:
+                return found
+        return None
 
     def propose(self, source: str, assignment: mg.Assignment) -> bool:
         """Compile an assignment and keep it if it is its source's best; False if it is not new."""

@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 import malloc_game as mg
 from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
-from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
+from agent.outcome import DRAWN, PLANNED, SOURCES, Candidate, Outcome
 from agent.permitting import Permitting
 from agent.pretrained import make_planner
 from agent.problem_planner import Best, ProblemPlanner
@@ -123,6 +125,7 @@ def _plan(
     problem, known = loop.extraction.problem, (loop.xla_default,)
     planned = problem  # what the agent plans for
     found_by: str | None = None
+    rng = np.random.default_rng(seed)
 
     def propose(found: Best) -> None:
         nonlocal found_by
@@ -169,11 +172,15 @@ def _plan(
             loop.guide(min(turn, max(_MIN_TURN_SECONDS, loop.seconds_per_compile)))
             loop.compile_guided()
 
-        def permitting_turn() -> None:
+        def drawn_turn() -> None:
+            """A plan under costs that may be wrong, where the agent has found nothing new."""
             compiles = loop.num_compiles
-            permitting.take_turn()
-            # Where nothing comes to mind any more, the other search has the time, if it is cheap.
-            if loop.num_compiles == compiles and permitting.is_checking and not is_guided:
+            agent_turn()
+            if loop.num_compiles > compiles:
+                return
+            if (drawn := loop.plan_drawn(rng)) is not None:
+                propose(Best(drawn, math.inf, DRAWN))
+            elif permitting.is_checking and not is_guided:  # nothing comes to mind any more
                 guided_turn()
 
         def then_plan_anew(turn: Callable[[], None]) -> Callable[[], None]:
@@ -192,7 +199,12 @@ def _plan(
         loop.correct_greedy(budget * _GREEDY_SHARE)
         plan_anew()
         is_guided = loop.seconds_of_guided() <= budget * _GUIDED_SHARE
-        turns = [agent_turn, permitting_turn, *([guided_turn] if is_guided else [])]
+        turns = [
+            agent_turn,
+            permitting.take_turn,
+            drawn_turn,
+            *([guided_turn] if is_guided else []),
+        ]
         take_turns([then_plan_anew(each) for each in turns], loop.best_compiled, loop.left)
         planner = background.stop()
         _say_how_far(loop, planner)

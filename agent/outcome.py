@@ -9,6 +9,8 @@ import malloc_game as mg
 # guided: what XLA places under the restrictions of a search; see `workloads.guided`.
 PLANNED = ("greedy", "guided", "agent")
 SOURCES = ("all_default", "xla_default", *PLANNED)
+# What found a plan of the agent's side that was made under costs drawn from what they may be.
+DRAWN = "drawn costs"
 # What people call them; "best" is one of them.
 LABELS = {
     "all_default": "all default",

@@ -20,6 +20,7 @@ from workloads.compile import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
 from workloads.learning import plan_greedily
+from workloads.packing import SORT_ORDER_OPTION
 from workloads.placement import placed_by, placer_of
 from workloads.rivals.ways import Ways
 
@@ -41,7 +42,8 @@ class Permitting:
         seed: int,
         planned: Callable[[], mg.Assignment | None] = lambda: None,
     ):
-        """planned: the best plan so far, if there is one; what it has inside is permitted once."""
+        """planned: the best plan so far, if there is one; what it has inside is permitted once.
+        Where it promises to be the fastest, it is its turn."""
         self._loop = loop
         self._planned = planned
         self._permitted: set[tuple[int, ...]] = set()  # masks
@@ -50,7 +52,8 @@ class Permitting:
         self._known: dict[_Choice, tuple[float, mg.Assignment] | None] = {}
         self._placed: dict[_Choice, mg.Assignment | None] = {}
         self._done: dict[mg.Assignment, tuple[float, mg.Assignment]] = {}  # what came of mappings
-        self._num_checks, self._check_seconds = 0, 0.0
+        self._num_checks = 0
+        self._check_seconds: dict[bool, float] = {}  # of the last check, by whether it had an order
         self._deviations = 1.0
         self._ways = Ways(self, seed, _WAYS, self._plan)
 
@@ -72,6 +75,8 @@ class Permitting:
                 self._deviations = 1.0
                 return
             idle = 0 if self._num_checks > checks else idle + 1
+            if (plan := self._planned()) is not None and self._loop.promises(plan):
+                return
             if time.monotonic() >= end:
                 break
         if self._num_checks > first_checks:
@@ -80,13 +85,14 @@ class Permitting:
     @property
     def is_checking(self) -> bool:
         """Whether checks are so cheap that choices are checked before they are compiled."""
+        return self._is_cheap(has_order=False)
+
+    def _is_cheap(self, has_order: bool) -> bool:
+        """Whether a check is; one of a choice with an order of placing takes several times longer,
+        for the compiler looks for each value that the order names."""
         placer = placer_of(self._loop.session)
-        if not placer.is_fast:
-            return False
-        each = placer.seconds_per_check
-        if self._num_checks:
-            each = self._check_seconds / self._num_checks
-        return each < _CHECK_SHARE * self._loop.seconds_per_compile
+        each = self._check_seconds.get(has_order, placer.seconds_per_check)
+        return placer.is_fast and each < _CHECK_SHARE * self._loop.seconds_per_compile
 
     def _plan(
         self, problem: mg.Problem, starts: Sequence[mg.Assignment], rng: np.random.Generator
@@ -139,7 +145,7 @@ class Permitting:
         choice = frozenset(options.items())
         if choice in self._known:
             return self._known[choice]
-        if self.is_checking:
+        if self._is_cheap(SORT_ORDER_OPTION in options):
             placed = self._check(choice, options)
             if placed is None:
                 return None
@@ -165,5 +171,5 @@ class Permitting:
             source = f"{SOURCE}, placed"
             self._placed[choice] = placed_by(placer, self.extraction, options, source)
             self._num_checks += 1
-            self._check_seconds += time.monotonic() - began
+            self._check_seconds[SORT_ORDER_OPTION in options] = time.monotonic() - began
         return self._placed[choice]

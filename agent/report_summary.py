@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from agent.outcome import LABELS
+from agent.outcome import DRAWN, LABELS
 from agent.report_data import Map, known_share
 from agent.run_files import Run
 from malloc_game.target import MIB
@@ -21,6 +21,7 @@ _AGENT_FOUND_BY = {
     "self_play": "the agent’s search chose every move",
     "greedy_play": "the agent’s search chose every move, without noise",
     "perturbation": "the agent changed some moves of an earlier game",
+    DRAWN: "planned under costs drawn from what they may be, where no compile had shown them",
 }
 
 

@@ -14,6 +14,7 @@ from agent.compiler_loop import CompilerLoop
 from agent.outcome import Candidate
 from tests.mapped_by_name import PROBLEM, inside
 from workloads.correct import Round
+from workloads.rivals.planning import plan, with_costs_drawn
 
 W, X = 0, 1  # a parameter, a computed value
 
@@ -98,3 +99,30 @@ def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
     loop.extraction.problem = PROBLEM.replace(name="with other costs")
     anew = loop.problem_to_plan()
     assert anew.name == "with other costs" and anew.values[X].is_refused
+
+
+def test_a_plan_under_drawn_costs_is_new_and_would_be_the_fastest_under_them(monkeypatch, loop):
+    problem = mg.random_problem(3, 24)
+    best = plan(problem, (), np.random.default_rng(0))  # all that local search finds
+    cycles = mg.latency(problem, best).cycles
+    loop.extraction.problem = problem
+    loop.candidates["greedy"] = Candidate("greedy", best, cycles, cycles, 1.0)
+    tables = [np.array(table.cycles, float) for table in problem.cost_tables]
+    loop.extraction.uncertainty = [np.zeros(len(table)) for table in tables]
+    monkeypatch.setattr(compiler_loop, "with_costs_drawn", None)
+    assert loop.plan_drawn(np.random.default_rng(0)) is None, "nothing is unknown"
+    drawn = []
+    monkeypatch.setattr(
+        compiler_loop,
+        "with_costs_drawn",
+        lambda *given: drawn.append(with_costs_drawn(*given)) or drawn[-1],
+    )
+    loop.extraction.uncertainty = [0.3 * table for table in tables]
+    found = loop.plan_drawn(np.random.default_rng(0))
+    assert found is not None and found.masks != best.masks
+    assert mg.latency(drawn[-1], found).cycles < cycles
+    loop.tried[dataclasses.replace(found, source="")] = None
+    another = loop.plan_drawn(np.random.default_rng(0))
+    assert another is None or another.masks != found.masks
+    loop.candidates["greedy"] = Candidate("greedy", best, cycles, 1.0, 1.0)
+    assert loop.plan_drawn(np.random.default_rng(0)) is None, "nothing can be so fast"

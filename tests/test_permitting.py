@@ -21,6 +21,7 @@ from workloads.errors import CompileError, CompilerKilled
 from workloads.judge import CompiledLatency
 from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS
+from workloads.packing import SORT_ORDER_OPTION
 
 
 class Session:
@@ -204,13 +205,51 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     assert asked[number:] == [1.0] * (len(asked) - number)
 
 
+def test_a_turn_makes_way_for_a_plan_that_promises_more(placer, monkeypatch):
+    _, loop, _ = make(lambda number: 50.0)
+    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 0.99 * cycles)
+    monkeypatch.setattr(loop.session, "seconds_per_compile", 60.0)
+    plan = dataclasses.replace(default, masks=plan_greedily(loop.extraction.problem).masks)
+    monkeypatch.setattr(
+        loop, "promises", lambda found, deviations=1.0: found is plan and len(placer.asked) >= 3
+    )
+    permitting = Permitting(loop, 0, lambda: plan)
+    permitting.take_turn()
+    assert len(placer.asked) == 3 and not loop.session.asked
+    assert permitting._deviations == 1.0, "nothing speaks against the costs"
+
+
 @pytest.mark.parametrize(("seconds", "is_checking"), [(0.4, True), (0.6, False)])
-def test_checks_are_made_where_they_take_less_than_half_of_a_compile(placer, seconds, is_checking):
+def test_checks_are_made_where_they_are_far_faster_than_a_compile(placer, seconds, is_checking):
     permitting, _, _ = make(lambda number: 50.0)
     placer.seconds_per_check = seconds
     assert not permitting.is_checking
     placer.is_fast = True
     assert permitting.is_checking is is_checking
+
+
+def test_choices_with_an_order_are_compiled_at_once_where_only_their_checks_are_slow(
+    placer, monkeypatch
+):
+    permitting, loop, _ = make(lambda number: 50.0)
+    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 0.99 * cycles)
+    clock = types.SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    place = placer.place
+
+    def slow_if_ordered(options):
+        clock.now += 0.6 if SORT_ORDER_OPTION in options else 0.1
+        return place(options)
+
+    placer.place = slow_if_ordered
+    monkeypatch.setattr(permitting_module, "time", clock)
+    for number in ("1", "2"):
+        permitting.try_options({SORT_ORDER_OPTION: number})
+        permitting.try_options({"a": number})
+    assert loop.session.asked == [{SORT_ORDER_OPTION: "2"}]
+    assert placer.asked == [{SORT_ORDER_OPTION: "1"}, {"a": "1"}, {"a": "2"}]
 
 
 def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch):
