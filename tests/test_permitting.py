@@ -221,7 +221,7 @@ def test_a_turn_makes_way_for_a_plan_that_promises_more(placer, monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "is_checking"), [(0.4, True), (0.6, False)])
-def test_checks_are_made_where_they_are_far_faster_than_a_compile(placer, seconds, is_checking):
+def test_checks_are_made_where_they_take_less_than_half_of_a_compile(placer, seconds, is_checking):
     permitting, _, _ = make(lambda number: 50.0)
     placer.seconds_per_check = seconds
     assert not permitting.is_checking
