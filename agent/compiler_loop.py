@@ -76,6 +76,7 @@ class CompilerLoop:
         self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         self.seconds_of_first = found.seconds_per_compile
+        self.remedies.patience = self.seconds_of_first
         problem = self.extraction.problem
         everything = mg.all_default(problem)
         self.candidates["all_default"] = Candidate(

@@ -22,7 +22,7 @@ from workloads.extract import Extraction
 from workloads.overrides import EXACT_OPTIONS, KEEP_PREFETCHES, keep, overrides
 from workloads.packing import SORT_ORDER_OPTION
 from workloads.probe import probe
-from workloads.verify import EXACT, GUIDED, RELAXED, Remedies, preview, verify
+from workloads.verify import EXACT, GUIDED, PERMITTED, RELAXED, Remedies, preview, verify
 
 requires_libtpu = pytest.mark.requires_libtpu
 # The package offers the function `verify` under the name of the module it comes from.
@@ -237,6 +237,52 @@ def test_without_the_fast_check_there_are_few_repairs(ask):
     assert set("wxyz") <= set(_lines(options, "keep_in"))
     passed, asked = ask(wanted, refuses, EXACT, is_fast=False)
     assert passed == [] and len(asked) <= 12
+
+
+@pytest.fixture
+def ask_in_a_hurry(monkeypatch):
+    """ask(assignment, refuses, patience) is all that was asked; each refusal takes a second."""
+
+    def ask(assignment, refuses, patience, *modes, problem=LAYERS):
+        session = FakeSession(refuses)
+        clock = types.SimpleNamespace(monotonic=lambda: float(len(session.asked)))
+        monkeypatch.setattr(verifying, "time", clock)
+        monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+        with pytest.raises(CompileError):
+            extraction = types.SimpleNamespace(problem=problem)
+            verify(session, extraction, assignment, modes, Remedies(patience=patience))
+        return session.asked
+
+    return ask
+
+
+def test_out_of_patience_what_there_is_no_room_for_is_permitted_with_all_of_its_kind(
+    ask_in_a_hurry,
+):
+    wanted = inside("a", "b", "c", problem=LAYERS)
+    refuses = _refusing_one("a", "Out of alternate memory")
+    # As it is, and in the order of placement: two refusals.
+    assert _pinned(ask_in_a_hurry(wanted, refuses, 3.0, EXACT)[-1]) == ["b", "c"]
+    assert _pinned(ask_in_a_hurry(wanted, refuses, 2.0, EXACT)[-1]) == ["c"]
+
+
+def test_out_of_patience_no_prefetch_is_demanded_at_its_time(ask_in_a_hurry):
+    moved = (
+        "MSA strict timing override unsatisfied for instruction 'op.2' operand 0:"
+        " scheduled prefetch time (2) does not match requested prefetch time (1)"
+    )
+    refuses = lambda options: moved if "strict" in options[OVERRIDES_OPTION] else None  # noqa: E731
+    asked = ask_in_a_hurry(inside("w", "x"), refuses, 1.0, EXACT, problem=PROBLEM)
+    assert len(asked) == 2 and _lines(asked[-1], "prefetch {") == ["op.2"]
+
+
+def test_after_twice_the_patience_less_is_asked_for(ask_in_a_hurry):
+    refuses = lambda o: next((_refused(n) for n in "abc" if n in _pinned(o)), None)  # noqa: E731
+    wanted = inside("a", "b", "c", problem=LAYERS)
+    patient = ask_in_a_hurry(wanted, refuses, 99.0, EXACT, PERMITTED)
+    assert len(patient) == 5 and SORT_ORDER_OPTION in patient[3]  # the first mode has it in four
+    hasty = ask_in_a_hurry(wanted, refuses, 0.5, EXACT, RELAXED, PERMITTED)
+    assert [bool(_pinned(options)) for options in hasty] == [True, True, True, False]
 
 
 def test_a_killed_compiler_is_not_taken_for_a_refusal(monkeypatch):

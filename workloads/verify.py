@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping
 
 from malloc_game import Assignment, Problem
@@ -69,6 +71,13 @@ class Remedies:
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     permitted: frozenset[int] = frozenset()  # values that could not be demanded
     loose: frozenset[int] = frozenset()  # values that XLA prefetches at times of its own
+    # Of one mapping, in seconds: then all of a kind is given up at the next refusal, for whatever
+    # reason; and after twice as many what no refusal can meet is asked for.
+    patience: float = math.inf
+
+    def note(self, options: dict[str, str], permitted: frozenset[int], loose: frozenset[int]):
+        """To be asked for with from now on."""
+        self.options, self.permitted, self.loose = options, permitted, loose
 
 
 # A refusal comes before code generation. But where the compiler begins anew, so that there is no
@@ -97,6 +106,7 @@ def _accept(
     assignment: Assignment,
     mode: Mode,
     remedies: Remedies,
+    began: float,
 ) -> _Accepted:
     """Find compiler options for `assignment` that the compiler does not refuse.
 
@@ -109,6 +119,7 @@ def _accept(
     program would be refused next, one check of seconds after the other. Raises: CompileError.
 
     remedies: those to begin with, and what was needed in the end.
+    began: when the mapping was first asked for, of `time.monotonic`; see `Remedies.patience`.
     """
     held = {chunk.value for chunk in assignment.chunks}
     permitted, loose = remedies.permitted & held, remedies.loose & held
@@ -137,10 +148,14 @@ def _accept(
                 compiled = attempt(tried)
             except OverrideError as error:
                 refusal = error
+                waited = time.monotonic() - began
             else:
-                remedies.options, remedies.permitted = extra, permitted | dropped
-                remedies.loose = loose
+                remedies.note(extra, permitted | dropped, loose)
                 return _Accepted(tried, compiled, permitted | dropped, unwanted)
+            if waited > 2 * remedies.patience:
+                # What was learned is of use to the next mode, and to the next mapping.
+                remedies.note(extra, permitted | dropped, loose)
+                raise refusal
             value = refused_value(problem, str(refusal))
             is_to_loosen = is_moved(str(refusal)) and value is not None and value not in loose
             if is_to_loosen:
@@ -154,14 +169,15 @@ def _accept(
                 break
         if value is None or value in dropped:
             raise refusal
+        is_patient = waited < remedies.patience
+        kind = {value} | (alike(problem, value) & held)
         if is_to_loosen:
-            loose |= {value}
+            loose |= {value} if is_patient else held
         elif value in permitted:
-            dropped |= {value}
+            dropped |= {value} if is_patient else permitted & kind
         elif is_about_room(str(refusal)):
-            permitted |= {value}
+            permitted |= {value} if is_patient else kind
         else:
-            kind = {value} | (alike(problem, value) & held)
             permitted, unwanted = permitted | kind, unwanted | kind
     raise refusal
 
@@ -190,7 +206,13 @@ def preview(
     """
     placer = placer_of(session)
     accepted = _accept(
-        placer.place, _max_repairs(placer), extraction.problem, assignment, mode, Remedies()
+        placer.place,
+        _max_repairs(placer),
+        extraction.problem,
+        assignment,
+        mode,
+        Remedies(),
+        time.monotonic(),
     )
     found = extraction.assignment_of(accepted.compiled, f"{assignment.source}, placed")
     honoured, differences = compare(extraction.problem, assignment, found)
@@ -216,12 +238,14 @@ def verify(
       CompileError: no mode is accepted (the last one only permits, so with it that is rare), or
         the compiler was killed or took too long.
     """
-    problem = extraction.problem
+    problem, began = extraction.problem, time.monotonic()
     max_repairs = _max_repairs(placer_of(session))
     for i, mode in enumerate(modes):
         try:
             known = remedies if remedies is not None and mode.pin else Remedies()
-            accepted = _accept(session.compile, max_repairs, problem, assignment, mode, known)
+            accepted = _accept(
+                session.compile, max_repairs, problem, assignment, mode, known, began
+            )
         except (CompilerKilled, CompileTimeout):
             raise
         except CompileError:  # refused, or more than the compiler can take: ask for less
