@@ -10,18 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
-
-import numpy as np
 
 import malloc_game as mg
 from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop, Progress
 from agent.config import AgentConfig
-from agent.outcome import DRAWN, PLANNED, SOURCES, Candidate, Outcome
-from agent.permitting import Permitting
+from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
 from agent.pretrained import make_planner
-from agent.problem_planner import Best, ProblemPlanner
+from agent.problem_planner import ProblemPlanner
+from agent.proposing import Proposing, turn_seconds
 from agent.turns import take_turns
 from workloads.compile import OVERRIDES_OPTION, CompilerSession
 from workloads.learning import plan_greedily
@@ -35,13 +32,6 @@ _PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of the greedy rival, of which one is made in any case.
 _GREEDY_SHARE = 0.2
-# Share of it that the first turn of the guided search may take: a dozen checks for each compile.
-_GUIDED_SHARE = 0.1
-_POLL_SECONDS = 0.05
-# The agent's turns between compiles: long enough for some batches of games, short enough to correct
-# costs a few times within a small budget.
-_MIN_TURN_SECONDS = 4.0
-_TURNS_PER_BUDGET = 6
 
 
 def _no_progress(message: str) -> None:
@@ -118,100 +108,26 @@ def optimize(
 def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
 ) -> tuple[str | None, dict]:
-    """Greedy first, then by turns what the agent has found and one or two searches over what XLA
-    may place by itself; all compiled. The agent plans while the compiler works, under the costs
-    that are known then. is_hard: what is compiled after the deadline is of no use."""
-    turn = max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
+    """Greedy first, then all others by turns, while the agent plans; who found the agent's best,
+    and the planner's statistics. is_hard: what is compiled after the deadline is of no use."""
     problem, known = loop.extraction.problem, (loop.xla_default,)
-    planned = problem  # what the agent plans for
-    found_by: str | None = None
-    rng = np.random.default_rng(seed)
-
-    def propose(found: Best) -> None:
-        nonlocal found_by
-        former = loop.candidates.get("agent")
-        loop.propose("agent", found.assignment)
-        if former is not loop.candidates.get("agent"):
-            found_by = found.source
-
     with BackgroundPlanner(
         lambda: make_planner(problem, seed, config, known=known),
         on_change=lambda planner: _say_how_far(loop, planner),
     ) as background:
-
-        def plan_anew() -> None:
-            """The agent goes on with what the compiler has taught, and from the best of all."""
-            nonlocal planned
-            if (now := loop.problem_to_plan()) is not planned:
-                planned = now
-                best = loop.best().assignment
-                background.set_problem(planned, [] if best is None else [best])
-
-        def agent_turn() -> None:
-            end = time.monotonic() + min(turn, loop.left())
-            # The first mapping is waited for; later, if there is nothing new, others have the time.
-            while (found := background.best()) is None and time.monotonic() < end:
-                time.sleep(_POLL_SECONDS)
-            if found is None:
-                return
-            if loop.promises(found.assignment):
-                propose(found)
-            else:
-                loop.give_up_missed(found.assignment)
-
-        def best_plan() -> mg.Assignment | None:
-            found = background.best()
-            return None if found is None else found.assignment
-
-        permitting = Permitting(loop, seed, best_plan)
-
-        def guided_turn() -> None:
-            if loop.guided is None:
-                loop.start_guided(seed)
-            # As long as the compile that it leads to: checks are cheap, but promises are, too.
-            loop.guide(min(turn, max(_MIN_TURN_SECONDS, loop.seconds_per_compile)))
-            loop.compile_guided()
-
-        def drawn_turn() -> None:
-            """A plan under costs that may be wrong, where the agent has found nothing new."""
-            compiles = loop.num_compiles
-            agent_turn()
-            if loop.num_compiles > compiles:
-                return
-            if (drawn := loop.plan_drawn(rng)) is not None:
-                propose(Best(drawn, math.inf, DRAWN))
-            elif permitting.is_checking and not is_guided:  # nothing comes to mind any more
-                guided_turn()
-
-        def then_plan_anew(turn: Callable[[], None]) -> Callable[[], None]:
-            def both() -> None:
-                compiles = loop.num_compiles
-                turn()
-                plan_anew()
-                if loop.num_compiles == compiles:  # nothing came to mind; the agent thinks on
-                    time.sleep(_POLL_SECONDS)
-
-            return both
-
         loop.say("the agent sets out")
         background.start(loop.deadline)
         loop.calibrate(budget * _CALIBRATION_SHARE, seed)
         loop.correct_greedy(budget * _GREEDY_SHARE)
-        plan_anew()
-        is_guided = loop.seconds_of_guided() <= budget * _GUIDED_SHARE
-        turns = [
-            agent_turn,
-            permitting.take_turn,
-            drawn_turn,
-            *([guided_turn] if is_guided else []),
-        ]
-        take_turns([then_plan_anew(each) for each in turns], loop.best_compiled, loop.left)
+        proposing = Proposing(loop, background, problem, seed, budget)
+        proposing.plan_anew()
+        take_turns(proposing.turns(), loop.best_compiled, loop.left)
         planner = background.stop()
         _say_how_far(loop, planner)
         is_missing = "agent" not in loop.candidates
         if is_missing or (not is_hard and loop.promises(planner.best.assignment)):
-            propose(planner.best)
-        return found_by, planner.stats()
+            proposing.propose(planner.best)
+        return proposing.found_by, planner.stats()
 
 
 def _say_how_far(loop: CompilerLoop, planner: ProblemPlanner) -> None:
@@ -248,7 +164,7 @@ def plan_offline(
         planner = make_planner(problem, seed, config)
         while time.monotonic() < deadline:
             left = deadline - time.monotonic()
-            planner.run(seconds=min(left, max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)))
+            planner.run(seconds=min(left, turn_seconds(budget)))
             stats = planner.stats()
             say(f"agent: {stats['games']} games, best predicted {planner.best_cycles:.0f}")
         assignments["agent"], found_by = planner.best_assignment, planner.best_source
