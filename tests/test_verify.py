@@ -280,9 +280,19 @@ def test_after_twice_the_patience_less_is_asked_for(ask_in_a_hurry):
     refuses = lambda o: next((_refused(n) for n in "abc" if n in _pinned(o)), None)  # noqa: E731
     wanted = inside("a", "b", "c", problem=LAYERS)
     patient = ask_in_a_hurry(wanted, refuses, 99.0, EXACT, PERMITTED)
-    assert len(patient) == 5 and SORT_ORDER_OPTION in patient[3]  # the first mode has it in four
-    hasty = ask_in_a_hurry(wanted, refuses, 0.5, EXACT, RELAXED, PERMITTED)
-    assert [bool(_pinned(options)) for options in hasty] == [True, True, True, False]
+    assert len(patient) == 4 and not _pinned(patient[2])  # the first mode has it in three
+    hasty = ask_in_a_hurry(wanted, refuses, 0.4, EXACT, RELAXED, PERMITTED)
+    assert [bool(_pinned(options)) for options in hasty] == [True, True, False]
+
+
+def test_in_a_hurry_an_order_of_placement_is_given_where_there_is_no_room_alone(ask_in_a_hurry):
+    wanted = inside("a", "b", "c", problem=LAYERS)
+    for why, is_ordered in (("no", False), ("Out of alternate memory", True)):
+        asked = ask_in_a_hurry(wanted, _refusing_one("a", why), 99.0, EXACT)
+        assert [SORT_ORDER_OPTION in options for options in asked[1:]] == [is_ordered] * len(
+            asked[1:]
+        )
+        assert "a" not in _pinned(asked[-1])
 
 
 def test_a_killed_compiler_is_not_taken_for_a_refusal(monkeypatch):

@@ -125,10 +125,15 @@ def _accept(
     permitted, loose = remedies.permitted & held, remedies.loose & held
     dropped: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
+    # Remedies stay, for to try without them is a check of seconds. But with an order it may take
+    # several times as long, for the compiler looks for each value that the order names: in a hurry
+    # it is given only where there is no room.
+    is_hasty = math.isfinite(remedies.patience)
     extra = {
         option: sort_order(problem, assignment) if option == SORT_ORDER_OPTION else value
         for option, value in remedies.options.items()
-    }  # they stay, for to try without them is a check of seconds
+        if option != SORT_ORDER_OPTION or not is_hasty
+    }
     can_order = mode.pin and bool(assignment.chunks)
     refusal = OverrideError("nothing was asked")
     for _ in range(max_repairs):
@@ -163,7 +168,11 @@ def _accept(
             keeps = KEEP_PREFETCHES.items() <= extra.items()
             if is_prefetch(str(refusal)) and not keeps:
                 extra = {**extra, **KEEP_PREFETCHES}
-            elif can_order and SORT_ORDER_OPTION not in extra:
+            elif (
+                can_order
+                and SORT_ORDER_OPTION not in extra
+                and (is_about_room(str(refusal)) or not is_hasty)
+            ):
                 extra = {**extra, SORT_ORDER_OPTION: sort_order(problem, assignment)}
             else:
                 break
