@@ -71,12 +71,15 @@ class Remedies:
     options: dict[str, str] = dataclasses.field(default_factory=dict)
     permitted: frozenset[int] = frozenset()  # values that could not be demanded
     loose: frozenset[int] = frozenset()  # values that XLA prefetches at times of its own
-    # Of one mapping, in seconds: then all of a kind is given up at the next refusal, for whatever
-    # reason; and after twice as many what no refusal can meet is asked for.
+    # With the refusals of one mapping, in seconds. Then all of a kind is given up at the next one,
+    # for whatever reason, and after twice as long the next mode is asked for. If it is finite, an
+    # order of placement, with which all refusals take longer, is given only if there is no room.
     patience: float = math.inf
 
-    def note(self, options: dict[str, str], permitted: frozenset[int], loose: frozenset[int]):
-        """To be asked for with from now on."""
+    def note(
+        self, options: dict[str, str], permitted: frozenset[int], loose: frozenset[int]
+    ) -> None:
+        """What the next mapping is asked for with."""
         self.options, self.permitted, self.loose = options, permitted, loose
 
 
