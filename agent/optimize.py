@@ -126,7 +126,7 @@ def _plan(
         _say_how_far(loop, planner)
         is_missing = "agent" not in loop.candidates
         if is_missing or (not is_hard and loop.promises(planner.best.assignment)):
-            proposing.propose(planner.best)
+            proposing.propose(planner.best.assignment, planner.best.source)
         return proposing.found_by, planner.stats()
 
 

@@ -5,7 +5,6 @@ Each has turns, of one compile or none. The agent plans in the background while 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -16,7 +15,6 @@ from agent.background import BackgroundPlanner
 from agent.compiler_loop import CompilerLoop
 from agent.outcome import DRAWN
 from agent.permitting import Permitting
-from agent.problem_planner import Best
 
 _POLL_SECONDS = 0.05
 # Between compiles: long enough for some batches of games, short enough to correct costs a few times
@@ -62,12 +60,12 @@ class Proposing:
             turns.append(self.guided_turn)
         return [self._then_plan_anew(turn) for turn in turns]
 
-    def propose(self, found: Best) -> None:
+    def propose(self, assignment: mg.Assignment, found_by: str) -> None:
         """Have a mapping compiled in the agent's name."""
         former = self._loop.candidates.get("agent")
-        self._loop.propose("agent", found.assignment)
+        self._loop.propose("agent", assignment)
         if former is not self._loop.candidates.get("agent"):
-            self.found_by = found.source
+            self.found_by = found_by
 
     def plan_anew(self) -> None:
         """The agent goes on with the costs of now, and from the best of all."""
@@ -85,7 +83,7 @@ class Proposing:
         if found is None:
             return
         if self._loop.promises(found.assignment):
-            self.propose(found)
+            self.propose(found.assignment, found.source)
         else:
             self._loop.give_up_missed(found.assignment)
 
@@ -96,7 +94,7 @@ class Proposing:
         if self._loop.num_compiles > compiles:
             return
         if (drawn := self._loop.plan_drawn(self._rng)) is not None:
-            self.propose(Best(drawn, math.inf, DRAWN))
+            self.propose(drawn, DRAWN)
         elif self._permitting.is_checking and not self._is_guided:
             self.guided_turn()  # nothing comes to mind any more
 

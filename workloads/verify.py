@@ -182,15 +182,18 @@ def _accept(
         if value is None or value in dropped:
             raise refusal
         is_patient = waited < remedies.patience
-        kind = {value} | (alike(problem, value) & held)
         if is_to_loosen:
             loose |= {value} if is_patient else held
-        elif value in permitted:
-            dropped |= {value} if is_patient else permitted & kind
-        elif is_about_room(str(refusal)):
-            permitted |= {value} if is_patient else kind
+            continue
+        is_room = is_about_room(str(refusal))
+        given_up = frozenset({value})
+        if not is_patient or not (is_room or value in permitted):
+            given_up |= alike(problem, value) & held
+        if value in permitted:
+            dropped |= given_up & permitted
         else:
-            permitted, unwanted = permitted | kind, unwanted | kind
+            permitted |= given_up
+            unwanted |= frozenset() if is_room else given_up
     raise refusal
 
 
