@@ -111,7 +111,7 @@ matrix:
 	  python=$${cell%%:*}; jax=$${cell##*:}; venv=build/matrix/python$$python-jax$$jax; \
 	  echo "== Python $$python, jax $$jax"; \
 	  $(UV) venv -q --clear --python $$python $$venv && \
-	  $(UV) pip install -q --python $$venv -e '.[dev]' "jax==$$jax.*" && \
+	  $(UV) pip install -q --compile-bytecode --python $$venv -e '.[dev]' "jax==$$jax.*" && \
 	  $$venv/bin/python -m pytest -q -m 'not slow' $(MATRIX_TESTS) || exit 1; \
 	done
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import malloc_game as mg
 from agent.outcome import SOURCES
 from malloc_game.errors import MallocGameError
-from malloc_game.fileio import read_json
+from malloc_game.fileio import is_of_result, read_json
 
 RESULT, PROBLEM, ASSIGNMENT = "result.json", "problem.json", "assignment.json"
 PAGE = "report.html"
@@ -136,6 +135,6 @@ def _check_result(content: Any, where: str) -> None:
 
 def _check(value: Any, kinds: tuple[type, ...], where: str) -> None:
     is_number = type(value) in _NUMBER
-    if type(value) not in kinds or (is_number and not 0 <= value <= sys.float_info.max):
+    if type(value) not in kinds or (is_number and not is_of_result(value)):
         wanted = " or ".join("none" if k is type(None) else k.__name__ for k in kinds)
-        raise MallocGameError(f"{where} is {str(value)[:40]!r}; need {wanted}, not negative")
+        raise MallocGameError(f"{where} is {str(value)[:40]!r}; need {wanted}, in range")

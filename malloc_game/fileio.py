@@ -27,6 +27,8 @@ from malloc_game.problem import MAX_BYTES, MAX_INT, MAX_TRIPS, SCHEMA_VERSION, P
 # Of a file, and of what is in a gzipped one. A thousand times the largest problem of the suite; as
 # Python objects the worst content takes some 25 times as much memory.
 MAX_FILE_BYTES = 1 << 28
+# No number of a result is larger: they are cycles, seconds, counts, ratios and seeds.
+LARGEST = 1e19
 _MAX_DEPTH = 100  # of lists and objects inside each other where anything may stand: provenance
 _CHUNK_BYTES = 1 << 20
 PathLike = str | os.PathLike[str]
@@ -142,6 +144,12 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def is_of_result(number: float) -> bool:
+    """Whether a number can be one of a result: 0, or neither too large nor too small for ratios and
+    products of a few of them to be finite."""
+    return number == 0 or 1 / LARGEST <= number <= LARGEST
 
 
 def _refuse_constant(name: str) -> float:

@@ -325,10 +325,13 @@ def test_a_program_that_hangs_is_killed_at_the_time_limit_with_all_its_processes
         time.sleep(60)
         """,
     )
-    start = time.monotonic()
-    with pytest.raises(CompileTimeout, match="within 10 s"):  # it has started by then
-        compiling.compile(spec, target="v5e", timeout=10)
-    assert time.monotonic() - start < 30
+    for timeout in (10, 40):  # on a busy machine it takes longer to start
+        start = time.monotonic()
+        with pytest.raises(CompileTimeout, match=f"within {timeout} s"):
+            compiling.compile(spec, target="v5e", timeout=timeout)
+        assert time.monotonic() - start < timeout + 20, "it was waited for"
+        if (tmp_path / "pid").exists():
+            break
     sleeper = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_running(sleeper))
     assert list(scratch.iterdir()) == []
@@ -429,7 +432,7 @@ def test_no_child_and_no_directory_outlive_the_parent(tmp_path, scratch, end):
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(pid_file.exists, 20)
+        wait_until(pid_file.exists, 120)
         child = int(pid_file.read_text())
         assert is_running(child)
         parent.send_signal(end)

@@ -12,7 +12,7 @@ import numpy as np
 
 from malloc_game import MallocGameError
 from malloc_game.errors import printable
-from malloc_game.fileio import from_json, read_json, write_bytes, write_json
+from malloc_game.fileio import from_json, is_of_result, read_json, write_bytes, write_json
 from workloads.compile import versions
 from workloads.contest.document import code, plain
 from workloads.errors import CompileError, WorkloadError
@@ -24,7 +24,6 @@ BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
 _FINAL_AIM = 0.005  # for the error of the plan that a correction loop ends with
 _NUM_WORST = 12  # instructions in the tables
-_MOST = 1e18  # no number of a measurement is larger: they are cycles, seconds and shares
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -50,7 +49,8 @@ def load(path: pathlib.Path) -> Fidelity:
     samples = [s for s in (found.xla_default, found.final, *found.random) if s is not None]
     numbers = [n for s in samples for n in (s.predicted, s.compiled, s.honoured, s.wait_cycles)]
     numbers += [found.deviation, found.seconds, *(w.error for w in found.worst)]
-    if not all(n is None or 0 <= n <= _MOST for n in numbers) or found.xla_default.error is None:
+    is_good = all(n is None or is_of_result(n) for n in numbers)
+    if not is_good or found.xla_default.error is None:
         raise MallocGameError(f"{path}: a number is out of range, or XLA's default has none")
     return dataclasses.replace(found, versions=dict(found.versions))
 

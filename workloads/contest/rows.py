@@ -14,11 +14,10 @@ from urllib.parse import quote
 
 import malloc_game as mg
 from malloc_game import MallocGameError
-from malloc_game.fileio import from_json, parse_json, read_bytes
+from malloc_game.fileio import LARGEST, from_json, is_of_result, parse_json, read_bytes
 
 # No gap is closed where less than this share of XLA's default latency is to be won.
 _NO_GAP = 1e-9
-_MOST = 1e18  # no number of a row is larger: they are cycles, seconds, counts and ratios
 _PACKAGES = ("jax", "numpy", "scipy", "ortools", "evosax")
 
 
@@ -175,7 +174,7 @@ _FOUND = {
     Row: ("predicted",),
     RaceRow: (),
     CompiledRow: ("compiled", "xla_default_compiled", "compiled_speedup",
-                  "compiled_speedup_monotone", "honoured"),
+                  "compiled_speedup_monotone", "honoured", "mode"),
 }  # fmt: skip
 
 
@@ -186,12 +185,14 @@ def _check(row: Row | CompiledRow | RaceRow) -> None:
     """Raises: ValueError: a field without which, or with which, there is no comparison."""
     for field in dataclasses.fields(row):
         value = getattr(row, field.name)
-        least = -_MOST if field.name == "gap_closed" else 0
-        if field.name in ("speedup", "compiled_speedup", "compiled_speedup_monotone"):
-            least = 1 / _MOST
+        is_signed = field.name == "gap_closed"
+        is_speedup = field.name in ("speedup", "compiled_speedup", "compiled_speedup_monotone")
         numbers = [x for pair in value for x in pair] if field.name in _PAIRS else [value]
         for number in numbers:
-            if isinstance(number, int | float) and not least <= number <= _MOST:
+            if not isinstance(number, int | float):
+                continue
+            is_good = abs(number) <= LARGEST if is_signed else is_of_result(number)
+            if not is_good or (is_speedup and number == 0):
                 raise ValueError(f"{field.name} is {number}")
         if field.name in _PAIRS and any(len(pair) != 2 for pair in value):
             raise ValueError(f"{field.name} needs pairs of seconds and cycles")
