@@ -74,6 +74,8 @@ class _Rewriter:
 
     def run(self) -> bytes:
         """The new module, serialized."""
+        # Before anything is copied: a few calls in a row can ask for more than there is time for.
+        self._require_few(self._least_size(self._old.entry_computation_id, {}, 0))
         entry = self._copy(self._old.entry_computation_id)
         new = type(self._old)()
         new.CopyFrom(self._old)
@@ -82,6 +84,30 @@ class _Rewriter:
         new.computations.extend(self._new)
         new.entry_computation_id = entry
         return new.SerializeToString()
+
+    def _require_few(self, instructions: int) -> None:
+        _require(
+            instructions <= MAX_INSTRUCTIONS,
+            f"it has more than {MAX_INSTRUCTIONS} instructions once its calls are inlined",
+        )
+
+    def _least_size(self, old: int, sizes: dict[int, int], depth: int) -> int:
+        """Instructions that come of computation `old`, of which there is a copy for each caller.
+
+        Parameters and what counts as one instruction are left out, as are computations that are
+        missing, call themselves or are nested too deeply: copying finds these."""
+        if old not in sizes and old in self._computations and depth < _MAX_DEPTH:
+            sizes[old] = 0
+            sizes[old] = sum(
+                (i.opcode not in ("call", "parameter"))
+                + sum(
+                    self._least_size(called, sizes, depth + 1)
+                    for called in i.called_computation_ids
+                    if i.opcode in _RUN_IN_ORDER
+                )
+                for i in self._computations[old].instructions
+            )
+        return sizes.get(old, 0)
 
     def _copy(self, old: int) -> int:
         """A fresh copy of a computation that runs in order; returns its id."""
@@ -156,10 +182,7 @@ class _Rewriter:
         copy = self._copy if in_order else self._copy_whole
         called = [copy(c) for c in old.called_computation_ids]
         self._num_instructions += 1
-        _require(
-            self._num_instructions <= MAX_INSTRUCTIONS,
-            f"it has more than {MAX_INSTRUCTIONS} instructions once its calls are inlined",
-        )
+        self._require_few(self._num_instructions)
         self._num_bytes += old.ByteSize()
         _require(self._num_bytes <= _MAX_COPIED_BYTES, "it is too large once its calls are inlined")
         fresh = type(old)()
