@@ -8,7 +8,6 @@ the best one is.
 
 from __future__ import annotations
 
-import functools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ import numpy as np
 import malloc_game
 from agent.config import AgentConfig
 from agent.inference import Model, initial_inference, legal_actions, observe_for, step
+from malloc_game.jitted import jit
 from malloc_game.solvers.annealing import anneal, share_best, start_chains
 
 _MOVES = 4  # of every chain in one call
@@ -29,7 +29,7 @@ _FAR = (1 << 31) - 1  # cycles of a game that was not played yet
 _SMALLEST_WEIGHT = 0.05  # of a decision on which the policy and the game agree
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def disagreement(config: AgentConfig, model: Model, actions: chex.Array) -> chex.Array:
     """How unlikely the policy finds where a game has each decision: float32[D], 0 for padding.
 

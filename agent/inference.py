@@ -25,6 +25,7 @@ from agent.features import (
 from agent.networks import make_network
 from agent.types import NetworkOutput
 from agent.value_support import logits_to_scalar
+from malloc_game.jitted import jit
 
 
 @chex.dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Model:
 
 
 # Traced apart, so that who has let greedy play already does not compile it again.
-_make_outlook = jax.jit(make_outlook)
-_make_hint = jax.jit(make_hint)
+_make_outlook = jit()(make_outlook)
+_make_hint = jit()(make_hint)
 
 
 def outlook_for(

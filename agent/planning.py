@@ -24,6 +24,7 @@ from agent.self_play import FREE, RANDOM, Games, play, start_games
 from agent.targets import imitation_windows, self_play_windows
 from agent.train import init_train_state, learn
 from agent.types import Windows
+from malloc_game.jitted import jit
 
 _FIRST_ANNEALING = 8  # times the rounds of annealing beside the first batch
 _MAX_STORED_GAMES = 16  # record-setting games that `set_program` replays
@@ -41,14 +42,14 @@ def evaluate_actions(
     return state.latency, state
 
 
-_static_config = functools.partial(jax.jit, static_argnames="config")
-_init_train_state = _static_config(init_train_state)
-_start_games = _static_config(start_games)
-_play = functools.partial(_static_config, donate_argnames="games")(play)
-_learn = functools.partial(_static_config, donate_argnames="train_state")(learn)
+_static_config = functools.partial(jit, static_argnames="config")
+_init_train_state = _static_config()(init_train_state)
+_start_games = _static_config()(start_games)
+_play = _static_config(donate_argnames="games")(play)
+_learn = _static_config(donate_argnames="train_state")(learn)
 
 
-@functools.partial(_static_config, donate_argnames="replay_state")
+@_static_config(donate_argnames="replay_state")
 def _record(
     config: AgentConfig, games: Games, replay_state: chex.ArrayTree
 ) -> tuple[chex.ArrayTree, Windows]:
@@ -60,7 +61,7 @@ def _record(
     return replay_state, best
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_moves"))
+@jit(static_argnames=("config", "num_moves"))
 def _init_replay(config: AgentConfig, num_moves: int) -> chex.ArrayTree:
     window = example_window(config, observation_size(config), malloc_game.NUM_ACTIONS)
     return make_replay(config, num_moves).init(window)

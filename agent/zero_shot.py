@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import chex
@@ -17,9 +16,12 @@ from agent.config import AgentConfig
 from agent.inference import Model, outlooks_for
 from agent.stream import play_out
 from agent.weights import Agent
+from malloc_game.jitted import jit
+
+_MOST_BUCKETS = 32  # of a set that is played again and again in training
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(most_sizes=_MOST_BUCKETS, static_argnames="config")
 def play_all(
     config: AgentConfig,
     params: chex.ArrayTree,

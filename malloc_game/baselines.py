@@ -5,7 +5,6 @@ A policy is a pure function of (program, state, key) to an action; `play` runs i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import chex
@@ -16,6 +15,7 @@ from malloc_game.assignment import Assignment
 from malloc_game.decisions import list_decisions
 from malloc_game.encode import encode
 from malloc_game.game import init, step
+from malloc_game.jitted import jit
 from malloc_game.problem import Problem
 from malloc_game.state import COMPILER, COPY, DROP, NO_COPY, GameState, Program
 
@@ -69,7 +69,7 @@ def benefit_density(program: Program, size_weight: float, span_weight: float) ->
     return program.static_gain / (size**size_weight * span**span_weight)
 
 
-@jax.jit
+@jit()
 def admitting_plays(
     program: Program, admitted: chex.Array, only_gains: chex.Array
 ) -> tuple[GameState, chex.Array]:
@@ -103,7 +103,7 @@ def greedy_plays(program: Program) -> tuple[GameState, chex.Array]:
     return admitting_plays(program, _dense(program), jnp.ones(NUM_GREEDY_PLAYS, bool))
 
 
-@jax.jit
+@jit()
 def _dense(program: Program) -> chex.Array:
     """What each of greedy's plays admits: bool[N, D]."""
     number = NUM_GREEDY_PLAYS // len(_WEIGHTS)
@@ -124,7 +124,7 @@ def greedy(program: Program) -> tuple[GameState, chex.Array]:
     return jax.tree.map(lambda x: x[best], (states, actions))
 
 
-@functools.partial(jax.jit, static_argnames="num_games")
+@jit(static_argnames="num_games")
 def random_play(
     program: Program, key: chex.PRNGKey, num_games: int = 1
 ) -> tuple[GameState, chex.Array]:
@@ -136,7 +136,7 @@ def random_play(
     return jax.tree.map(lambda x: x[best], (states, actions))
 
 
-@jax.jit
+@jit()
 def follow_wanted(program: Program, wanted: chex.Array) -> tuple[GameState, chex.Array]:
     """Play so that the decisions marked in `wanted` (bool[D]) get alternate memory if they may.
 

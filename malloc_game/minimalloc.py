@@ -23,6 +23,7 @@ from malloc_game.encode import encode
 from malloc_game.errors import MallocGameError, ProblemError
 from malloc_game.fileio import read_bytes
 from malloc_game.game import init, legal_actions, step, to_assignment
+from malloc_game.jitted import jit
 from malloc_game.problem import (
     MAX_BYTES,
     CostTable,
@@ -220,7 +221,7 @@ def first_fit(instance: PackingInstance) -> tuple[int | None, ...]:
     return tuple(found.get(name) for name in instance.ids)
 
 
-@jax.jit
+@jit()
 def _place_all(program: Program) -> GameState:
     """The final state of the game that never leaves out what fits."""
 

@@ -19,6 +19,7 @@ import numpy as np
 
 import malloc_game as mg
 from malloc_game.baselines import play, prefer_alternate
+from malloc_game.jitted import jit
 from workloads.compile import CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extract import Extraction
@@ -58,7 +59,7 @@ class Calibration:
         return self.steps[-1].deviation if self.steps else self.deviation_before
 
 
-@functools.partial(jax.jit, static_argnames="num_games")
+@jit(static_argnames="num_games")
 def _play(program: mg.Program, key: chex.PRNGKey, num_games: int) -> mg.GameState:
     def game(inputs: tuple[chex.PRNGKey, chex.Array]) -> mg.GameState:
         key, share = inputs

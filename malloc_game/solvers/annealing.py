@@ -6,8 +6,6 @@ chains run side by side, each at a temperature of its own that falls with the ti
 
 from __future__ import annotations
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ import numpy as np
 
 import malloc_game as mg
 from malloc_game.evaluate import latency
+from malloc_game.jitted import jit
 from malloc_game.problem import Problem
 from malloc_game.solvers.decode import greedy_actions, play_wanted, to_assignment
 from malloc_game.solvers.result import Progress, Result, Search
@@ -59,7 +58,7 @@ def _propose(
     return wanted ^ flips.at[centre].set(True)
 
 
-@functools.partial(jax.jit, static_argnames="moves")
+@jit(static_argnames="moves")
 def anneal(
     program: Program,
     chains: Chains,
@@ -135,7 +134,7 @@ def annealing(
     return search.result(plays=search.iterations * _CHAINS * _MOVES)
 
 
-@jax.jit
+@jit()
 def share_best(chains: Chains) -> Chains:
     """The worst chain goes on from where the best one is."""
     worst, best = jnp.argmax(chains.cycles), jnp.argmin(chains.cycles)

@@ -8,14 +8,13 @@ groups, each with a price of its own.
 
 from __future__ import annotations
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
+from malloc_game.jitted import jit
 from malloc_game.problem import Problem
 from malloc_game.solvers.decode import (
     Asked,
@@ -41,7 +40,7 @@ def prices(about: Asked, num_groups: int) -> np.ndarray:
     return np.concatenate([[0.0], np.quantile(paying, np.linspace(0.05, 0.8, num_groups - 1))])
 
 
-@functools.partial(jax.jit, static_argnames="width")
+@jit(static_argnames="width")
 def search_beams(
     program: Program, price: chex.Array, width: int
 ) -> tuple[chex.Array, chex.Array, chex.Array]:

@@ -16,6 +16,7 @@ import numpy as np
 
 import malloc_game as mg
 from malloc_game.assignment import Assignment
+from malloc_game.jitted import jit
 from malloc_game.problem import Problem
 from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
 
@@ -42,7 +43,7 @@ def play_wanted(program: Program, wanted: chex.Array) -> tuple[GameState, chex.A
     return jax.lax.scan(one, mg.init(program), wanted)
 
 
-@jax.jit
+@jit()
 def latencies_of_wanted(program: Program, wanted: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Latencies, int32[B], and actions, int32[B, D], of the plays for `wanted`, bool[B, D]."""
 
@@ -53,7 +54,7 @@ def latencies_of_wanted(program: Program, wanted: chex.Array) -> tuple[chex.Arra
     return jax.vmap(one)(wanted)
 
 
-@jax.jit
+@jit()
 def replay(program: Program, actions: chex.Array) -> GameState:
     """The final state after `actions` (int32[D])."""
     return jax.lax.scan(

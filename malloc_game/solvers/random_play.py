@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 
 import malloc_game as mg
+from malloc_game.jitted import jit
 from malloc_game.problem import Problem
 from malloc_game.solvers.decode import greedy_actions, num_slots, to_assignment
 from malloc_game.solvers.result import Progress, Result, Search
@@ -17,7 +16,7 @@ from malloc_game.state import GameState, Program
 _BATCH = 64
 
 
-@functools.partial(jax.jit, static_argnames="num_games")
+@jit(static_argnames="num_games")
 def random_games(
     program: Program, key: chex.PRNGKey, num_games: int
 ) -> tuple[chex.Array, chex.Array]:
