@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from tests.contended import Contended
@@ -11,7 +14,7 @@ from workloads.compile import OVERRIDES_OPTION
 from workloads.errors import CompileError
 from workloads.hlo import Module
 from workloads.overrides import EXACT_OPTIONS, overrides
-from workloads.placement import Placer
+from workloads.placement import Placer, placer_of
 
 requires_libtpu = pytest.mark.requires_libtpu
 
@@ -95,3 +98,15 @@ def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
     assert (len(tried) > 1) == (what == "changes") and tried == sorted(set(tried))
     assert placer.place({}) is same
     assert (session.sizes, session.num_compiles) == (tried, compiles + 1)
+
+
+@requires_libtpu
+def test_a_session_has_one_placer_and_is_not_kept_alive_by_it(programs):
+    same, _ = programs
+    session = Sizes(same, lambda size: (same, 1000 << 20))
+    assert placer_of(session) is placer_of(session) and placer_of(session).is_fast
+    assert session.sizes == [1]
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None

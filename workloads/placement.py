@@ -48,7 +48,8 @@ class Placer:
         Raises:
           CompileError: the program cannot be compiled at all.
         """
-        self.session = session
+        # Not kept alive by its placer, which `placer_of` keeps for as long as the session lives.
+        self.session: CompilerSession = weakref.proxy(session)
         self._stop: dict[str, str] = {}
         self.seconds_per_check = 0.0  # of the last one tried
         everything = all_default_options(session)
