@@ -7,8 +7,10 @@ import pathlib
 
 import click
 
+from agent.jit_cache import keep_compiled_code
 from malloc_game.fileio import write_bytes
 from tests.evidence import page, runs
+from workloads.cache import cache_directory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -23,8 +25,12 @@ def main(experiments: tuple[str, ...], out: pathlib.Path, most: int | None, seed
     unknown = sorted(set(experiments) - set(runs.EXPERIMENTS))
     if unknown:
         raise click.UsageError(f"no experiment {unknown[0]!r}: {', '.join(runs.EXPERIMENTS)}")
+    keep_compiled_code(cache_directory() / "jax")  # each run compiles anew, for memory's sake
     out.mkdir(parents=True, exist_ok=True)
     journal = out / "evidence.jsonl"
+    with journal.open("a+b") as file:  # a line that was cut off is none
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
     rows = page.read(journal)
     done = {page.key(row) for row in rows}
     wanted = [r for name in experiments or runs.EXPERIMENTS for r in runs.EXPERIMENTS[name]()]

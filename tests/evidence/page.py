@@ -17,11 +17,8 @@ Row = dict[str, Any]
 
 
 def read(path: pathlib.Path) -> list[Row]:
-    """Rows of the journal, those of a line that was cut off left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """Rows of the journal."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def key(row: Row) -> tuple:

@@ -116,20 +116,20 @@ def curves() -> Iterator[Run]:
 
 
 def _variants() -> dict[str, TrainingConfig]:
-    def with_agent(**fields: Any) -> TrainingConfig:
-        return dataclasses.replace(SCRATCH, agent=dataclasses.replace(SCRATCH.agent, **fields))
-
-    def with_search(**fields: Any) -> TrainingConfig:
-        return with_agent(search=dataclasses.replace(SCRATCH.agent.search, **fields))
-
     no_reanalyse = dataclasses.replace(SCRATCH, reanalyse=ReanalyseConfig(0.0))
-    true_dynamics = dataclasses.replace(with_search(dynamics="env"), reanalyse=ReanalyseConfig(0.0))
+
+    def with_agent(base: TrainingConfig = SCRATCH, **fields: Any) -> TrainingConfig:
+        return dataclasses.replace(base, agent=dataclasses.replace(base.agent, **fields))
+
+    def with_search(base: TrainingConfig = SCRATCH, **fields: Any) -> TrainingConfig:
+        return with_agent(base, search=dataclasses.replace(base.agent.search, **fields))
+
     found = {"as it is": SCRATCH}
     for number in (4, 8, 32, 64, 128):
         found[f"{number} simulations"] = with_search(num_simulations=number)
     return found | {
         "no reanalyse": no_reanalyse,
-        "true dynamics, no reanalyse": true_dynamics,
+        "true dynamics, no reanalyse": with_search(no_reanalyse, dynamics="env"),
         "no self-imitation": dataclasses.replace(
             with_agent(imitate_best=False), return_fraction=0.0
         ),
