@@ -21,7 +21,6 @@ from malloc_game.jitted import jit
 _MOST_BUCKETS = 32  # of a set that is played again and again in training
 
 
-@jit(most_sizes=_MOST_BUCKETS, static_argnames="config")
 def play_all(
     config: AgentConfig,
     params: chex.ArrayTree,
@@ -34,6 +33,10 @@ def play_all(
     outlook = outlooks_for(config, programs, relaxed)
     model = Model(params=params, program=programs, outlook=outlook)
     return play_out(config, model, jax.random.key(0))
+
+
+_play_one = jit(static_argnames="config")(play_all)
+_play_bucket = jit(most_sizes=_MOST_BUCKETS, static_argnames="config")(play_all)
 
 
 def with_simulations(config: AgentConfig, num_simulations: int) -> AgentConfig:
@@ -78,7 +81,7 @@ def zero_shot(
     if config.network.features == "hints" and not isinstance(problem, malloc_game.Program):
         relaxed = relaxed_choices(problem, program)
     program, relaxed = jax.tree.map(lambda x: jnp.asarray(x)[None], (program, relaxed))
-    latency, actions = play_all(config, params, program, relaxed)
+    latency, actions = _play_one(config, params, program, relaxed)
     return np.asarray(actions[0]), int(latency[0])
 
 
@@ -87,7 +90,7 @@ def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]
     found: dict[str, int] = {}
     for bucket in buckets:
         programs = jax.tree.map(jnp.asarray, bucket.programs)
-        cycles, _ = play_all(config, params, programs, bucket.relaxed)
+        cycles, _ = _play_bucket(config, params, programs, bucket.relaxed)
         names = [task.name for task in bucket.tasks]
         found |= dict(zip(names, np.asarray(cycles).tolist(), strict=True))
     return found

@@ -12,8 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-# Of one function. A run needs one or two of it again and again.
-MOST_SIZES = 8
+# Of one function. A run needs one or two again and again; the more, the longer memory grows.
+MOST_SIZES = 4
 
 P = ParamSpec("P")
 R = TypeVar("R")

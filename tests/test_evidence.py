@@ -54,6 +54,7 @@ def test_variants_differ_from_what_they_vary_in_one_thing():
     assert variants["true dynamics, no reanalyse"].agent.search.dynamics == "env"
 
 
+@pytest.mark.slow
 def test_a_curve_of_training_is_a_line_of_the_journal(monkeypatch):
     monkeypatch.setattr(runs, "CURVE_ITERATIONS", 1)
     monkeypatch.setattr(runs, "CURVE_EVERY", 1)
