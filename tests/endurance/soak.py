@@ -3,9 +3,10 @@
     python -m tests.endurance.soak --minutes 120           # or: make soak SOAK_MINUTES=120
 
 After each run: the mapping keeps the game's rules, the compiled program is not slower than XLA's
-default, no process and no file in the temporary directory is left. Memory and open descriptors of
-this process are noted after each run; the first third is given to it for what is kept by design
-(compiled code of every size of a problem), then their growth is measured.
+default, no process and no file in the temporary directory is left. Memory, compiled functions and
+open descriptors of this process are noted after each run; the first third is given to it for what
+is kept by design (compiled code of the latest few sizes of a problem), then their growth is
+measured.
 
 `out/soak/soak.jsonl` has a line for each run. Exit code 1 if anything was lost.
 """
@@ -25,6 +26,7 @@ import time
 from collections.abc import Sequence
 
 import click
+from jax.extend.backend import get_backend
 
 import malloc_game as mg
 from tests.endurance.processes import kill, marked, new_mark, own_mark, wait_until
@@ -74,6 +76,7 @@ def one(program: str, target: str, seed: int, budget: float, mark: dict[str, str
         "speedup": speedup,
         "lost": lost,
         "resident_mib": round(resident_mib(), 1),
+        "executables": len(get_backend().live_executables()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
     }
@@ -118,7 +121,8 @@ def main(minutes: float, budget: float, seed: int, out: pathlib.Path) -> None:
             journal.flush()
             click.echo(
                 f"[{len(records)}] {record['program']} on {target}: {record['speedup']:.3f}x,"
-                f" {record['resident_mib']:.0f} MiB, {record['descriptors']} descriptors,"
+                f" {record['resident_mib']:.0f} MiB, {record['executables']} executables,"
+                f" {record['descriptors']} descriptors,"
                 f" {record['threads']} threads; {'; '.join(record['lost']) or 'nothing lost'}"
             )
     grown = growth(records, "resident_mib")
