@@ -20,7 +20,7 @@ import malloc_game
 from agent.config import AgentConfig
 from agent.inference import Model, initial_inference, legal_actions, observe_for, step
 from malloc_game.jitted import jit
-from malloc_game.solvers.annealing import anneal, share_best, start_chains
+from malloc_game.solvers.annealing import anneal, replace_worst, share_best, start_chains
 
 _MOVES = 4  # of every chain in one call
 _NUM_CHAINS = 32
@@ -68,11 +68,8 @@ class Annealer:
 
     def go_on_from(self, actions: np.ndarray, cycles: int) -> None:
         """Lets the worst chain go on from a game found elsewhere."""
-        chains, worst = self._chains, jnp.argmax(self._chains.cycles)
-        self._chains = chains.replace(
-            wanted=chains.wanted.at[worst].set(jnp.asarray(actions != malloc_game.DROP)),
-            cycles=chains.cycles.at[worst].set(cycles),
-        )
+        wanted = actions != malloc_game.DROP
+        self._chains = replace_worst(self._chains, wanted, np.int32(cycles))
 
     def start(
         self,

@@ -17,9 +17,11 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import malloc_game
 from malloc_game.baselines import NUM_GREEDY_PLAYS
+from malloc_game.jitted import jit
 
 _AHEAD = 8  # decisions to come whose columns are seen as well
 _NUM_COLUMNS = 6
@@ -76,10 +78,14 @@ def relaxation_plays(
     relaxed: float32[D], NaN counts as 0. Returns final states [N] and actions, int32[N, D], as many
     as greedy has, so that both are one trace. Half of the plays take all that the relaxation does,
     half only what saves cycles when it is asked."""
-    number = NUM_GREEDY_PLAYS
-    thresholds = jnp.tile(jnp.linspace(0.0, 0.98, number // 2), 2)
-    admitted = jnp.nan_to_num(relaxed)[None] > thresholds[:, None]
-    return malloc_game.admitting_plays(program, admitted, jnp.arange(number) >= number // 2)
+    only_gains = np.arange(NUM_GREEDY_PLAYS) >= NUM_GREEDY_PLAYS // 2
+    return malloc_game.admitting_plays(program, _admitted(relaxed), only_gains)
+
+
+@jit()
+def _admitted(relaxed: chex.Array) -> chex.Array:
+    thresholds = jnp.tile(jnp.linspace(0.0, 0.98, NUM_GREEDY_PLAYS // 2), 2)
+    return jnp.nan_to_num(relaxed)[None] > thresholds[:, None]
 
 
 def simple_plays(
@@ -93,10 +99,12 @@ def simple_plays(
     if relaxed is None:
         return states.latency, actions
     more, more_actions = relaxation_plays(program, relaxed)
-    return (
-        jnp.concatenate([states.latency, more.latency]),
-        jnp.concatenate([actions, more_actions]),
-    )
+    return _joined((states.latency, actions), (more.latency, more_actions))
+
+
+@jit()
+def _joined(first: chex.ArrayTree, second: chex.ArrayTree) -> chex.ArrayTree:
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), first, second)
 
 
 def is_hinted(observation: chex.Array) -> chex.Array:

@@ -114,7 +114,7 @@ class Planner:
     # --- the program ---
 
     def _load(self, program: malloc_game.Program) -> None:
-        self._program = jax.tree.map(jnp.asarray, program)
+        self._program = jax.device_put(program)
         self._outlook = outlook_for(self.config, self._program, self._relaxed)
         if self._annealer is not None:
             self._annealer.close()
@@ -215,7 +215,7 @@ class Planner:
         # Game 0 is always free of noise; noise grows with the number of the game.
         noise = self.config.search.gumbel_scale * is_noisy
         gumbel_scale = jnp.linspace(0.0, noise, self.config.self_play.num_games)
-        games, script = _start_games(self.config, self._program), jnp.asarray(script)
+        games = _start_games(self.config, self._program)
         for _ in range(0, self._length, self.config.self_play.chunk_moves):
             if deadline is not None and time.monotonic() >= deadline:
                 return None
@@ -229,12 +229,12 @@ class Planner:
         trajectory = games.trajectory
         latencies = self._default_cycles - np.asarray(trajectory.cycles_saved, np.int64)
         self._num_games += len(latencies)
-        self._num_moves += int(trajectory.length.sum())
-        self._num_searched_moves += int(trajectory.policy_weight.sum())
+        self._num_moves += int(np.asarray(trajectory.length).sum())
+        self._num_searched_moves += int(np.asarray(trajectory.policy_weight).sum())
         self._replay_state, windows = _record(self.config, games, self._replay_state)
         row = int(latencies.argmin())
         if self._best_latency is None or latencies[row] <= self._best_latency:
-            self._base = np.asarray(trajectory.action[:, row]).copy()
+            self._base = np.asarray(trajectory.action)[:, row].copy()
             self._base[self._length :] = malloc_game.DROP
         if self._best_latency is None or latencies[row] < self._best_latency:
             self._best = _StoredGame(actions=self._base, source=sources[row])
@@ -266,7 +266,7 @@ class Planner:
 
         It is recorded like any other game."""
         games = self._play_batch(self._free_script(), is_noisy=False)
-        actions = np.asarray(games.trajectory.action[:, 0]).copy()
+        actions = np.asarray(games.trajectory.action)[:, 0].copy()
         actions[self._length :] = malloc_game.DROP
         latencies = self._finish(games, ["greedy_play"] * self.config.self_play.num_games)
         self.network_play_latencies.append(int(latencies[0]))
@@ -377,7 +377,7 @@ class Planner:
     def surprise(self) -> np.ndarray:
         """How unlikely the policy finds where the best game has each decision: float32[D]."""
         model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
-        return np.asarray(disagreement(self.config, model, jnp.asarray(self.best_actions)))
+        return np.asarray(disagreement(self.config, model, self.best_actions))
 
     def _require_best(self) -> _StoredGame:
         if self._best is None:
@@ -409,7 +409,7 @@ class Planner:
 
 def check_same_shapes(old: malloc_game.Program, new: malloc_game.Program) -> None:
     """Raises: ValueError if an array's shape or dtype differs."""
-    old, new = (jax.tree.map(jnp.asarray, program) for program in (old, new))
+    old, new = map(jax.device_put, (old, new))
     if jax.tree.structure(old) != jax.tree.structure(new):
         raise ValueError("set_program: the new program has other fields")
     for (path, a), b in zip(

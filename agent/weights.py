@@ -85,4 +85,4 @@ def _checked(params: Any, wanted: Any, where: str) -> chex.ArrayTree:
     array = params.astype(np.float32)
     if not np.isfinite(array).all():
         raise ConfigError(f"{where}: a parameter is not a finite number")
-    return jnp.asarray(array)
+    return jax.device_put(array)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import malloc_game
@@ -80,7 +79,7 @@ def zero_shot(
     program, relaxed = malloc_game.encode(problem, rules=config.rules), None
     if config.network.features == "hints" and not isinstance(problem, malloc_game.Program):
         relaxed = relaxed_choices(problem, program)
-    program, relaxed = jax.tree.map(lambda x: jnp.asarray(x)[None], (program, relaxed))
+    program, relaxed = jax.tree.map(lambda x: np.asarray(x)[None], (program, relaxed))
     latency, actions = _play_one(config, params, program, relaxed)
     return np.asarray(actions[0]), int(latency[0])
 
@@ -89,7 +88,7 @@ def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]
     """Latency in cycles of one noiseless game of every task, by its name."""
     found: dict[str, int] = {}
     for bucket in buckets:
-        programs = jax.tree.map(jnp.asarray, bucket.programs)
+        programs = jax.device_put(bucket.programs)
         cycles, _ = _play_bucket(config, params, programs, bucket.relaxed)
         names = [task.name for task in bucket.tasks]
         found |= dict(zip(names, np.asarray(cycles).tolist(), strict=True))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from malloc_game.assignment import Assignment
 from malloc_game.decisions import list_decisions
@@ -120,6 +121,11 @@ def _dense(program: Program) -> chex.Array:
 def greedy(program: Program) -> tuple[GameState, chex.Array]:
     """Greedy by benefit: the best of `greedy_plays`. Its final state and actions, int32[D]."""
     states, actions = greedy_plays(program)
+    return _best_play(states, actions)
+
+
+@jit()
+def _best_play(states: GameState, actions: chex.Array) -> tuple[GameState, chex.Array]:
     best = jnp.argmin(states.latency)
     return jax.tree.map(lambda x: x[best], (states, actions))
 
@@ -132,8 +138,7 @@ def random_play(
     states, actions = jax.vmap(lambda k: play(program, random_policy, k))(
         jax.random.split(key, num_games)
     )
-    best = jnp.argmin(states.latency)
-    return jax.tree.map(lambda x: x[best], (states, actions))
+    return _best_play(states, actions)
 
 
 @jit()
@@ -160,7 +165,7 @@ def follow(
     used. rules: as for `encode`. Returns the final state and the actions, int32[D].
     """
     program = encode(problem, rules=rules)
-    wanted = [False] * program.max_decisions
+    wanted = np.zeros(program.max_decisions, bool)
     for d, decision in enumerate(list_decisions(problem, rules)):
         wanted[d] = any(assignment.in_alternate(t, p) for t, p in decision.positions)
-    return follow_wanted(program, jnp.asarray(wanted))
+    return follow_wanted(program, wanted)

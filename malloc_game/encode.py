@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from malloc_game.decisions import Decision, list_decisions, list_exclusions
@@ -139,7 +138,7 @@ def encode(
         moves=np.bool_(True) if rules == MOVES else None,
         **columns,
     )
-    return jax.tree.map(jnp.asarray, program)
+    return jax.device_put(program)
 
 
 def _instruction_columns(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
@@ -112,7 +111,7 @@ def _probe_after_loops(
     decided = np.asarray(program.decision_time), np.asarray(program.decision_value)
     for t, value in _uses_after_loops(problem)[:_MAX_AFTER_LOOPS]:
         wanted = (decided[0] == t) & (decided[1] == value)
-        state, _ = follow_wanted(program, jnp.asarray(wanted))
+        state, _ = follow_wanted(program, wanted)
         asked = mg.to_assignment(problem, state, "probe")
         if not asked.copies:
             continue
@@ -182,7 +181,7 @@ class _Prober:
             if not self.has_time():
                 self.was_cut = True
                 break
-            state, _ = follow_wanted(program, jnp.asarray(~asked))
+            state, _ = follow_wanted(program, ~asked)
             placed = np.asarray(state.chunk_of) != mg.UNPLACED
             if not (placed & ~asked).any():
                 break

@@ -97,11 +97,11 @@ def anneal(
 def start_chains(actions: np.ndarray, cycles: int, num_chains: int = _CHAINS) -> Chains:
     """Chains that all begin at one game: its actions, int32[D], and its latency."""
     return Chains(
-        wanted=jnp.broadcast_to(jnp.asarray(actions != DROP), (num_chains, len(actions))),
-        cycles=jnp.full(num_chains, cycles, jnp.int32),
+        wanted=np.broadcast_to(actions != DROP, (num_chains, len(actions))),
+        cycles=np.full(num_chains, cycles, np.int32),
         # Beyond any sum that 32 bits could hold: the first play counts as the better one.
-        best_cycles=jnp.int32(jnp.iinfo(jnp.int32).max),
-        best_actions=jnp.asarray(actions, jnp.int32),
+        best_cycles=np.int32(np.iinfo(np.int32).max),
+        best_actions=np.asarray(actions, np.int32),
     )
 
 
@@ -132,6 +132,15 @@ def annealing(
             search.offer(to_assignment(problem, program, chains.best_actions, "annealing"))
         chains = share_best(chains)
     return search.result(plays=search.iterations * _CHAINS * _MOVES)
+
+
+@jit()
+def replace_worst(chains: Chains, wanted: chex.Array, cycles: chex.Array) -> Chains:
+    """The worst chain goes on from another game: wanted bool[D], cycles int32[]."""
+    worst = jnp.argmax(chains.cycles)
+    return chains.replace(
+        wanted=chains.wanted.at[worst].set(wanted), cycles=chains.cycles.at[worst].set(cycles)
+    )
 
 
 @jit()

@@ -122,7 +122,7 @@ def beam(
         is_new = bool(widths) and (max_iterations is not None or 5 * slowest < search.remaining)
         width = widths.pop(0) if is_new else width
         price = level if is_new else level * np.exp(rng.normal(0.0, 0.5, level.shape))
-        found = search_beams(program, jnp.asarray(price, jnp.float32), width)
+        found = search_beams(program, np.asarray(price, np.float32), width)
         cycles, parents, actions = map(np.asarray, found)
         group, slot = np.unravel_index(np.argmin(cycles), cycles.shape)
         if cycles[group, slot] < search.best_cycles:

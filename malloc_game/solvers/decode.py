@@ -66,7 +66,7 @@ def to_assignment(
     problem: Problem, program: Program, actions: chex.Array, source: str
 ) -> Assignment:
     """The mapping of the game with `actions` (int32[D])."""
-    return mg.to_assignment(problem, replay(program, jnp.asarray(actions)), source)
+    return mg.to_assignment(problem, replay(program, actions), source)
 
 
 def num_slots(program: Program) -> int:

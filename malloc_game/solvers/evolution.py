@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from evosax.algorithms import SNES
 
 import malloc_game as mg
@@ -50,7 +51,7 @@ def evolution(
     strategy = _strategy(num_slots(program))
     params = strategy.default_params.replace(std_init=_SPREAD)
     key, init_key = jax.random.split(jax.random.key(seed))
-    mean = jnp.where(jnp.asarray(greedy) != DROP, 1.0, -1.0)
+    mean = np.where(greedy != DROP, np.float32(1.0), np.float32(-1.0))
     with jax.numpy_rank_promotion("allow"):  # evosax relies on it
         state = strategy.init(init_key, mean, params)
     while search.next_round():
@@ -63,5 +64,5 @@ def evolution(
             state, _ = strategy.tell(tell_key, population, fitness, state, params)
         best = int(jnp.argmin(cycles))
         if int(cycles[best]) < search.best_cycles:
-            search.offer(to_assignment(problem, program, actions[best], "evolution"))
+            search.offer(to_assignment(problem, program, np.asarray(actions)[best], "evolution"))
     return search.result(plays=search.iterations * _POPULATION)

@@ -6,7 +6,6 @@ together), which greedy by benefit cannot; the game makes a legal mapping of it.
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
@@ -62,7 +61,7 @@ def rounding(
         else:
             power = np.exp(rng.normal(0.0, 1.0, (_BATCH, 1)))
             wanted = rng.random((_BATCH, len(fraction))) < fraction**power
-        cycles, actions = latencies_of_wanted(program, jnp.asarray(wanted))
+        cycles, actions = latencies_of_wanted(program, wanted)
         best = int(np.argmin(cycles))
         if int(cycles[best]) < search.best_cycles:
             search.offer(to_assignment(problem, program, actions[best], "rounding"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
@@ -47,7 +46,7 @@ def plan(
     best, best_cycles, best_actions = rows[0], None, actions
     for _ in range(rounds):
         rows += [_changed(best, len(decisions), rng) for _ in range(_BATCH - len(rows))]
-        cycles, plays = latencies_of_wanted(program, jnp.asarray(np.stack(rows)))
+        cycles, plays = latencies_of_wanted(program, np.stack(rows))
         cycles = np.asarray(cycles)
         first = int(cycles.argmin())
         if best_cycles is None or cycles[first] < best_cycles:
