@@ -82,7 +82,7 @@ def test_straight_and_resumed_training_are_equal_to_the_bit(problems, tmp_path):
     chex.assert_trees_all_close(params, resumed.params, rtol=1e-2)
 
 
-def _subprocess(problems, out, *more, **environment):
+def _subprocess(problems, out, *more):
     config = out.parent / "config.json"
     config.write_text(SMALL.to_json())
     files = [x for path in problems for x in ("--problems", str(path))]
@@ -90,7 +90,7 @@ def _subprocess(problems, out, *more, **environment):
         [sys.executable, "-m", "agent.cli", "train", "--config", str(config), "--out", str(out)]
         + [*files, *more],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,13 +99,8 @@ def _subprocess(problems, out, *more, **environment):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(problems, tmp_path):
-    # Compiled once: it is the same program in both processes.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-    }
     out = tmp_path / "out"
-    killed = _subprocess(problems, out, "--iterations", "1000000", **cache)
+    killed = _subprocess(problems, out, "--iterations", "1000000")
     deadline = time.monotonic() + 500
     while killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -118,7 +113,7 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(problems, tmp_p
     latest = Checkpoints(out / "checkpoints", 2)
     last = latest.latest() + 3
     latest.close()
-    resumed = _subprocess(problems, out, "--iterations", str(last), "--resume", **cache)
+    resumed = _subprocess(problems, out, "--iterations", str(last), "--resume")
     stdout, stderr = resumed.communicate(timeout=500)
     assert resumed.returncode == 0, stderr
     assert "resumed after" in stdout

@@ -38,6 +38,7 @@ def cache(tmp_path_factory):
 
 
 def _start(module, arguments, devices, cache):
+    flags = os.environ.get("XLA_FLAGS", "")
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
@@ -46,7 +47,7 @@ def _start(module, arguments, devices, cache):
             **cache,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
