@@ -81,7 +81,7 @@ def zero_shot(
         relaxed = relaxed_choices(problem, program)
     program, relaxed = jax.tree.map(lambda x: np.asarray(x)[None], (program, relaxed))
     latency, actions = _play_one(config, params, program, relaxed)
-    return np.asarray(actions[0]), int(latency[0])
+    return np.asarray(actions)[0], int(latency[0])
 
 
 def latencies(config: AgentConfig, params: chex.ArrayTree, buckets: list[Bucket]) -> dict[str, int]:

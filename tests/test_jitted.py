@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.backend import get_backend
 
+import malloc_game as mg
 from malloc_game.jitted import jit
 
 
@@ -85,3 +86,28 @@ def test_it_looks_like_the_function():
         return x
 
     assert named.__name__ == "named" and named.__doc__ == "Says what it does."
+
+
+def test_a_program_of_a_new_size_makes_jax_compile_nothing_that_would_be_kept():
+    # JAX compiles a single operation for each shape, and keeps it as long as the process lives.
+    compiled = []
+
+    def note(event, seconds, **more):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(more)
+
+    def play(size):
+        compiled.clear()
+        problem = mg.random_problem(3, size)
+        program = mg.encode(problem)
+        state, _ = mg.greedy(program)
+        mg.follow(problem, mg.to_assignment(problem, state, "greedy"))
+        return program.max_decisions
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        assert play(70) != play(150)
+        # What greedy admits, its plays, the best of them, a mapping followed: all `jitted`.
+        assert len(compiled) == 4, compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)

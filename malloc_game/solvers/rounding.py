@@ -64,5 +64,5 @@ def rounding(
         cycles, actions = latencies_of_wanted(program, wanted)
         best = int(np.argmin(cycles))
         if int(cycles[best]) < search.best_cycles:
-            search.offer(to_assignment(problem, program, actions[best], "rounding"))
+            search.offer(to_assignment(problem, program, np.asarray(actions)[best], "rounding"))
     return search.result(bound=bound.cycles)
