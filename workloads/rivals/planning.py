@@ -50,7 +50,8 @@ def plan(
         cycles = np.asarray(cycles)
         first = int(cycles.argmin())
         if best_cycles is None or cycles[first] < best_cycles:
-            best, best_cycles, best_actions = rows[first], cycles[first], plays[first]
+            best, best_cycles = rows[first], cycles[first]
+            best_actions = np.asarray(plays)[first]
         rows = []
     return to_assignment(problem, program, best_actions, "learned greedy")
 
