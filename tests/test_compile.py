@@ -202,11 +202,7 @@ def test_names_are_those_that_a_user_gets_who_compiles_directly(tmp_path):
     """
     environment = {
         **os.environ,
-        **{
-            k: v
-            for k, v in compiling._CHILD_ENVIRONMENT.items()
-            if k not in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
-        },
+        **{k: v for k, v in compiling._CHILD_ENVIRONMENT.items() if k != "LIBTPU_INIT_ARGS"},
         "TPU_LOG_DIR": str(tmp_path),
         "XLA_FLAGS": "",  # those of the tests are for the CPU, and libtpu does not know them
     }

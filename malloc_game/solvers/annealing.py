@@ -146,8 +146,5 @@ def replace_worst(chains: Chains, wanted: chex.Array, cycles: chex.Array) -> Cha
 @jit()
 def share_best(chains: Chains) -> Chains:
     """The worst chain goes on from where the best one is."""
-    worst, best = jnp.argmax(chains.cycles), jnp.argmin(chains.cycles)
-    return chains.replace(
-        wanted=chains.wanted.at[worst].set(chains.wanted[best]),
-        cycles=chains.cycles.at[worst].set(chains.cycles[best]),
-    )
+    best = jnp.argmin(chains.cycles)
+    return replace_worst(chains, chains.wanted[best], chains.cycles[best])
