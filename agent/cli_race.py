@@ -53,6 +53,7 @@ def race(
         from malloc_game import fileio
         from workloads.compile import check_compiler
         from workloads.contest import rows
+        from workloads.suite_data import DATA
 
     chosen, numbers = racing.choose_contenders(contenders), read_seeds(seeds)
     pairs = choose_pairs(data, names, filters)
@@ -72,7 +73,9 @@ def race(
         check_compiler()
         with show_progress("racing") as progress:
             found = racing.race(pairs, chosen, seconds, numbers, out, progress)
-    text = race_report.markdown(found)
+    raced = {row.pair for row in found}
+    limits = {p.name: race_report.limits(p, data or DATA) for p in pairs if p.name in raced}
+    text = race_report.markdown(found, limits)
     fileio.write_bytes(out / "race.md", text.encode())
     if as_json:
         print(json.dumps([dataclasses.asdict(row) for row in found], indent=2))

@@ -10,12 +10,13 @@ import pytest
 
 from agent import race, race_child, race_report
 from malloc_game import MallocGameError
+from malloc_game.solvers import solve
 from tests import test_cli
 from tests.test_cli import assert_one_line_error
 from workloads.contest import rows
 from workloads.contest.runner import no_progress
 from workloads.errors import WorkloadError
-from workloads.suite_data import pairs
+from workloads.suite_data import DATA, pairs
 
 call = test_cli.call  # the same fixture
 PAIRS = [p for p in pairs() if p.name in ("heat-v4", "heat-v5e")]
@@ -121,17 +122,32 @@ def rows_of(children, tmp_path):
 
 def test_standings_are_over_pairs_that_all_have_finished(children, tmp_path):
     found = rows_of(children, tmp_path)
-    first, second = race_report.standings(found)
+    least = {"heat-v4": race_report.Limits(0.6, 0.7), "heat-v5e": race_report.Limits(0.75, 1.1)}
+    first, second = race_report.standings(found, least)
     assert (first.contender, first.pairs) == ("optimize", 2)
+    # 0.8 of XLA's default: of 0.4 and 0.25 by memory's bound, of 0.3 and of nothing by the game's.
+    assert first.memory_gap == pytest.approx((0.5 + 0.8) / 2)
+    assert first.game_gap == pytest.approx(2 / 3)
+    assert (second.memory_gap, second.game_gap) == (0.0, 0.0)
     assert first.speedup == pytest.approx(1.25) and second.speedup == pytest.approx(1.0)
     assert dataclasses.astuple(second.first_against) == (2, 0, 0)
     partly = [row for row in found if (row.pair, row.contender) != ("heat-v5e", "knobs")]
-    assert [s.pairs for s in race_report.standings(partly)] == [1, 1]
-    text = race_report.markdown(found)
-    assert "| optimize | 2 | 1.2500 |  |  |  |" in text
-    assert "| knobs | 2 | 1.0000 | 2 | 0 | 0 |" in text
-    assert "| heat-v4 | **1.2500** | 1.0000 |" in text
-    assert race_report.markdown([]) == ""
+    assert [s.pairs for s in race_report.standings(partly, least)] == [1, 1]
+    text = race_report.markdown(found, least)
+    assert "| optimize | 2 | 1.2500 |  |  |  | 65.0% | 66.7% |" in text
+    assert "| knobs | 2 | 1.0000 | 2 | 0 | 0 | 0.0% | 0.0% |" in text
+    assert "| heat-v4 | **1.2500** | 1.0000 | 1.4286 | 1.6667 |" in text
+    assert race_report.markdown([], {}) == ""
+
+
+def test_no_mapping_of_the_game_is_below_its_limit_and_that_is_not_below_memorys():
+    pair = PAIRS[0]
+    found = race_report.limits(pair, DATA)
+    problem, _ = pair.load()
+    assert found.memory == pair.bound / pair.xla_default
+    assert found.memory <= found.game
+    greedy = solve("greedy", problem, seconds=1, seed=0)
+    assert found.game * pair.xla_default <= greedy.latency_cycles
 
 
 def test_the_command_reports_what_is_there(children, tmp_path, call):
