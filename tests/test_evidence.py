@@ -129,6 +129,21 @@ def test_ablations_are_shares_of_what_can_be_won(rivals):
     assert set(page.pictures(rows, rivals)) == {"ablations.svg"}
 
 
+def test_a_network_of_its_own_stands_beside_the_one_for_all(rivals):
+    alone = _row("curves", "from scratch", 0, best_in_training={PAIR: 70.0},
+                 curve=[[0, 0, {PAIR: 120.0}], [8, 64, {PAIR: 75.0}]])  # fmt: skip
+    shared = [
+        _row("ablations", "as it is", seed, pair=f"{PAIR}+b", xla_default={PAIR: 100.0, "b": 10.0},
+             best_in_training={PAIR: 80.0, "b": 9.0},
+             curve=[[0, 0, {PAIR: 120.0, "b": 10.0}], [8, 1, {PAIR: last, "b": 9.0}]])
+        for seed, last in enumerate((85.0, 95.0))
+    ]  # fmt: skip
+    text = page.markdown([alone, *shared], rivals)
+    own = "0.7500 | 0.9000 (0.8500 to 0.9500) | 0.7000 | 0.8000 (0.8000 to 0.8000) |"
+    assert f"| {PAIR} | {own}" in text
+    assert "one for all" not in page.markdown([alone], rivals)
+
+
 def test_led_and_anywhere_are_compared_pair_by_pair(rivals):
     rows = [
         _row("lead", variant, 0, pair, cycles=cycles, curve=[[0, 100.0], [60, cycles]])

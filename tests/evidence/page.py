@@ -142,6 +142,33 @@ def _ablations(rows: list[Row], rivals: Mapping) -> list[str]:
     ]
 
 
+def _generalist(rows: list[Row]) -> list[str]:
+    shared = [row for row in _of(rows, "ablations") if row["variant"] == "as it is"]
+    alone = [
+        row for row in _of(rows, "curves") if shared and row["pair"] in shared[0]["curve"][0][2]
+    ]
+    lines = []
+    for pair in dict.fromkeys(row["pair"] for row in alone):
+        each = [row for row in alone if row["pair"] == pair]
+        default = each[0]["xla_default"][pair]
+        best = [[row["best_in_training"][pair] / default for row in of] for of in (each, shared)]
+        played = [[_played(row, pair)[-1, 1] for row in of] for of in (each, shared)]
+        lines.append([pair, *map(_spread, [*played, *best])])
+    if not lines:
+        return []
+    return [
+        "## A network for each program, or one for all",
+        "",
+        "After as many iterations, of which each plays all of its games on the one program, or a"
+        " third of them. Latency over XLA's default of one game without noise, and of the best game"
+        " of training; median and range over seeds.",
+        "",
+        *_table(
+            ["pair", "its own", "one for three", "its own, best", "one for three, best"], lines
+        ),
+    ]
+
+
 def _drop_backup(rows: list[Row]) -> list[str]:
     found = _of(rows, "drop_backup")
     if not found:
@@ -283,6 +310,7 @@ def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
         *_planning(rows, known),
         *_lead(rows, known),
         *_curves(rows, known),
+        *_generalist(rows),
         *_ablations(rows, known),
         *_drop_backup(rows),
     ]
