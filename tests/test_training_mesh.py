@@ -48,7 +48,6 @@ def test_eight_devices_learn_as_one_does_and_hold_the_same_parameters():
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes longer than running
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
         },
         capture_output=True,

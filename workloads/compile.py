@@ -49,6 +49,7 @@ _HLO_DUMP = "--xla_dump_to={directory}/dump --xla_dump_hlo_as_proto"
 _CHILD_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # a hit there would come without dumps
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",  # JAX would hand it to the TPU compiler
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
