@@ -38,6 +38,7 @@ class Standing:
 
     contender: str
     pairs: int
+    first_compile: float  # seconds, median over runs: how fast the machine was; NaN without any
     speedup: float  # geometric mean over pairs; of a pair, over seeds
     first_against: scores.Record  # pairs where the first contender is faster, as fast, slower
     # Means of the gap closed, clipped to [-1, 1], over the pairs where there is one.
@@ -45,28 +46,33 @@ class Standing:
     game_gap: float | None
 
 
-def by_pair(found: Sequence[RaceRow]) -> dict[str, dict[str, float]]:
-    """Of every pair each contender's speed-up, the geometric mean over seeds; failures left out."""
+def by_pair(found: Sequence[RaceRow]) -> dict[str, dict[str, list[float]]]:
+    """Of every pair each contender's speed-ups, one for each seed; failures left out."""
     runs: dict[str, dict[str, list[float]]] = {}
     for row in found:
         of_pair = runs.setdefault(row.pair, {})
         if row.speedup:
             of_pair.setdefault(row.contender, []).append(row.speedup)
-    return {
-        pair: {name: scores.geometric_mean(each) or 1.0 for name, each in of_pair.items()}
-        for pair, of_pair in runs.items()
-    }
+    return runs
+
+
+def _means(speedups: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: scores.geometric_mean(each) or 1.0 for name, each in speedups.items()}
 
 
 def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list[Standing]:
     """How the contenders did, in their order, and how the first one did against each."""
     names = list(dict.fromkeys(row.contender for row in found))
-    complete = {n: means for n, means in by_pair(found).items() if set(means) == set(names)}
+    complete = {n: _means(runs) for n, runs in by_pair(found).items() if set(runs) == set(names)}
     least = {pair: limits_of[pair] for pair in complete}
+    first_compiles: dict[str, list[float]] = {name: [] for name in names}
+    for row in found:
+        first_compiles[row.contender] += [at for at, _ in row.history[:1]]
     return [
         Standing(
             contender=name,
             pairs=len(complete),
+            first_compile=float(np.median(first_compiles[name] or np.nan)),
             speedup=scores.geometric_mean(means[name] for means in complete.values()) or 1.0,
             first_against=scores.record(
                 (1 / means[names[0]], 1 / means[name]) for means in complete.values()
@@ -97,34 +103,58 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     lines = [
         f"{', '.join(f'{limit:g}' for limit in limits)} s on {', '.join(map(str, cores))} cores,"
         f" seeds {', '.join(map(str, seeds))}; each run a process of its own with empty caches, its"
-        " start and the two first compiles included. Speed-ups are compiled, over XLA's default;"
-        f" a tie is within {scores.TIE:.1%}. Gap closed: the share of what could be won over XLA's"
+        " start and the two first compiles included. Speed-ups are compiled, over XLA's default:"
+        " the geometric mean over seeds, and in brackets the range. A tie is within"
+        f" {scores.TIE:.1%}. Gap closed: the share of what could be won over XLA's"
         " default, by the proven (predicted) bound of whatever memory could do, and by that of the"
         " game's rules; clipped to [-1, 1], the mean over pairs. Permissions can win more than the"
-        " game's rules allow, and XLA's default may be faster than they do.",
+        " game's rules allow, and XLA's default may be faster than they do. First compile: when a"
+        " run had it, median.",
         "",
-        f"| contender | pairs | geometric mean | {names[0]} wins | ties | loses"
-        " | gap closed, memory | game |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| seed | contender | pairs | first compile, s | geometric mean | {names[0]} wins | ties"
+        " | loses | gap closed, memory | game |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for s in standings(found, limits_of):
-        against = s.first_against
-        record = [against.wins, against.ties, against.losses]
-        cells = [""] * 3 if s.contender == names[0] else map(str, record)
-        cells = [*cells, *("-" if g is None else f"{g:.1%}" for g in (s.memory_gap, s.game_gap))]
-        lines.append(f"| {s.contender} | {s.pairs} | {s.speedup:.4f} | {' | '.join(cells)} |")
+    parts = {"all": found} if len(seeds) > 1 else {}
+    parts |= {str(seed): [row for row in found if row.seed == seed] for seed in seeds}
+    for seed, part in parts.items():
+        lines += [_standing_line(seed, s, names[0]) for s in standings(part, limits_of)]
     header = ["pair", *names, "game's bound", "memory's bound"]
     lines += ["", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(names) + 2)]
-    for pair, means in by_pair(found).items():
-        best = max(means.values(), default=0.0)
-        cells = []
-        for name in names:
-            value = means.get(name)
-            text = "-" if value is None else f"{value:.4f}"
-            is_best = value is not None and value >= best * (1 - scores.TIE)
-            cells.append(f"**{text}**" if is_best else text)
+    for pair, runs in by_pair(found).items():
+        cells = _speedups(runs, names)
         cells += [f"{1 / limits_of[pair].game:.4f}", f"{1 / limits_of[pair].memory:.4f}"]
         lines.append(f"| {pair} | " + " | ".join(cells) + " |")
     for row in failed:
         lines += ["", f"{row.pair}, {row.contender}, seed {row.seed}: {row.error}"]
     return "\n".join(lines) + "\n"
+
+
+def _speedups(runs: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[str]:
+    """A cell for each of `names`; who is the best, or ties with it, in bold."""
+    means = _means(runs)
+    best = max(means.values(), default=0.0)
+    cells = []
+    for name in names:
+        if name not in runs:
+            cells.append("-")
+            continue
+        text = f"{means[name]:.4f}"
+        if means[name] >= best * (1 - scores.TIE):
+            text = f"**{text}**"
+        least, most = (f"{value:.4f}" for value in (min(runs[name]), max(runs[name])))
+        cells.append(text if least == most else f"{text} ({least} to {most})")
+    return cells
+
+
+def _standing_line(seed: str, standing: Standing, first: str) -> str:
+    against = standing.first_against
+    record = [against.wins, against.ties, against.losses]
+    gaps = (standing.memory_gap, standing.game_gap)
+    cells = [
+        *(seed, standing.contender, str(standing.pairs)),
+        *(f"{standing.first_compile:.1f}", f"{standing.speedup:.4f}"),
+        *([""] * 3 if standing.contender == first else map(str, record)),
+        *("-" if gap is None else f"{gap:.1%}" for gap in gaps),
+    ]
+    return f"| {' | '.join(cells)} |"

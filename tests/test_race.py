@@ -134,10 +134,24 @@ def test_standings_are_over_pairs_that_all_have_finished(children, tmp_path):
     partly = [row for row in found if (row.pair, row.contender) != ("heat-v5e", "knobs")]
     assert [s.pairs for s in race_report.standings(partly, least)] == [1, 1]
     text = race_report.markdown(found, least)
-    assert "| optimize | 2 | 1.2500 |  |  |  | 65.0% | 66.7% |" in text
-    assert "| knobs | 2 | 1.0000 | 2 | 0 | 0 | 0.0% | 0.0% |" in text
+    for seed in ("all", "0", "1"):
+        assert f"| {seed} | optimize | 2 | 1.0 | 1.2500 |  |  |  | 65.0% | 66.7% |" in text
+        assert f"| {seed} | knobs | 2 | 1.0 | 1.0000 | 2 | 0 | 0 | 0.0% | 0.0% |" in text
     assert "| heat-v4 | **1.2500** | 1.0000 | 1.4286 | 1.6667 |" in text
+    assert "| all |" not in race_report.markdown([row for row in found if not row.seed], least)
     assert race_report.markdown([], {}) == ""
+
+
+def test_seeds_that_differ_are_told_apart(children, tmp_path):
+    first = rows_of(children, tmp_path)
+    slower = {"speedup": 1.0, "history": ((3.0, 100.0),)}
+    found = [dataclasses.replace(row, **slower) if row.seed else row for row in first]
+    least = dict.fromkeys(("heat-v4", "heat-v5e"), race_report.Limits(0.6, 0.7))
+    text = race_report.markdown(found, least)
+    assert "| heat-v4 | **1.1180** (1.0000 to 1.2500) | 1.0000 | 1.4286 | 1.6667 |" in text
+    assert "| all | optimize | 2 | 2.0 | 1.1180 |" in text
+    assert "| 0 | knobs | 2 | 1.0 | 1.0000 | 2 | 0 | 0 |" in text
+    assert "| 1 | knobs | 2 | 3.0 | 1.0000 | 0 | 2 | 0 |" in text
 
 
 def test_no_mapping_of_the_game_is_below_its_limit_and_that_is_not_below_memorys():
