@@ -65,14 +65,15 @@ def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list
     names = list(dict.fromkeys(row.contender for row in found))
     complete = {n: _means(runs) for n, runs in by_pair(found).items() if set(runs) == set(names)}
     least = {pair: limits_of[pair] for pair in complete}
-    first_compiles: dict[str, list[float]] = {name: [] for name in names}
-    for row in found:
-        first_compiles[row.contender] += [at for at, _ in row.history[:1]]
+    firsts = {
+        name: [row.history[0][0] for row in found if row.contender == name and row.history]
+        for name in names
+    }
     return [
         Standing(
             contender=name,
             pairs=len(complete),
-            first_compile=float(np.median(first_compiles[name] or np.nan)),
+            first_compile=float(np.median(firsts[name] or np.nan)),
             speedup=scores.geometric_mean(means[name] for means in complete.values()) or 1.0,
             first_against=scores.record(
                 (1 / means[names[0]], 1 / means[name]) for means in complete.values()
