@@ -15,6 +15,8 @@ from workloads.suite_data import Pair
 
 # Seconds for the game's bound of one pair; after them it is that of every instruction by itself.
 _BOUND_SECONDS = 60.0
+# Its name has blanks, so that it is no contender's.
+_BEST = "best of the others"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,30 +42,54 @@ class Standing:
     pairs: int
     first_compile: float  # seconds, median over runs: how fast the machine was; NaN without any
     speedup: float  # geometric mean over pairs; of a pair, over seeds
-    first_against: scores.Record  # pairs where the first contender is faster, as fast, slower
+    # Pairs where the first contender is faster, as fast, slower, by the seeds that both have run.
+    first_against: scores.Record
     # Means of the gap closed, clipped to [-1, 1], over the pairs where there is one.
     memory_gap: float | None
     game_gap: float | None
 
 
-def by_pair(found: Sequence[RaceRow]) -> dict[str, dict[str, list[float]]]:
-    """Of every pair each contender's speed-ups, one for each seed; failures left out."""
-    runs: dict[str, dict[str, list[float]]] = {}
+# Speed-ups of a pair: of each contender, by seed.
+_Runs = Mapping[str, Mapping[int, float]]
+
+
+def by_pair(found: Sequence[RaceRow]) -> dict[str, dict[str, dict[int, float]]]:
+    """Of every pair each contender's speed-ups, by seed; failures left out."""
+    runs: dict[str, dict[str, dict[int, float]]] = {}
     for row in found:
         of_pair = runs.setdefault(row.pair, {})
         if row.speedup:
-            of_pair.setdefault(row.contender, []).append(row.speedup)
+            of_pair.setdefault(row.contender, {})[row.seed] = row.speedup
     return runs
 
 
-def _means(speedups: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: scores.geometric_mean(each) or 1.0 for name, each in speedups.items()}
+def _means(runs: _Runs) -> dict[str, float]:
+    return {name: scores.geometric_mean(each.values()) or 1.0 for name, each in runs.items()}
+
+
+def best_of_the_others(found: Sequence[RaceRow]) -> list[RaceRow]:
+    """A contender that is, in each race, whoever was the best but the first contender.
+
+    Of the races (pair and seed) that every contender has finished; none of less than three.
+    """
+    names = list(dict.fromkeys(row.contender for row in found))
+    races: dict[tuple[str, int], list[RaceRow]] = {}
+    for row in found:
+        if row.speedup and row.contender != names[0]:
+            races.setdefault((row.pair, row.seed), []).append(row)
+    best = [
+        max(rows, key=lambda row: row.speedup or 0.0)
+        for rows in races.values()
+        if len(rows) == len(names) - 1 > 1
+    ]
+    return [dataclasses.replace(row, contender=_BEST) for row in best]
 
 
 def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list[Standing]:
     """How the contenders did, in their order, and how the first one did against each."""
     names = list(dict.fromkeys(row.contender for row in found))
-    complete = {n: _means(runs) for n, runs in by_pair(found).items() if set(runs) == set(names)}
+    raced = {pair: runs for pair, runs in by_pair(found).items() if set(runs) == set(names)}
+    complete = {pair: _means(runs) for pair, runs in raced.items()}
     least = {pair: limits_of[pair] for pair in complete}
     firsts = {
         name: [row.history[0][0] for row in found if row.contender == name and row.history]
@@ -75,14 +101,23 @@ def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list
             pairs=len(complete),
             first_compile=float(np.median(firsts[name] or np.nan)),
             speedup=scores.geometric_mean(means[name] for means in complete.values()) or 1.0,
-            first_against=scores.record(
-                (1 / means[names[0]], 1 / means[name]) for means in complete.values()
-            ),
+            first_against=_record(raced.values(), names[0], name),
             memory_gap=_mean_gap((least[p].memory, complete[p][name]) for p in complete),
             game_gap=_mean_gap((least[p].game, complete[p][name]) for p in complete),
         )
         for name in names
     ]
+
+
+def _record(races: Iterable[_Runs], first: str, name: str) -> scores.Record:
+    """How often `first` beats `name`; a machine may differ from seed to seed, so by common ones."""
+    latencies = []
+    for runs in races:
+        seeds = [seed for seed in runs[first] if seed in runs[name]]
+        means = _means({n: {seed: runs[n][seed] for seed in seeds} for n in (first, name)})
+        if seeds:
+            latencies.append((1 / means[first], 1 / means[name]))
+    return scores.record(latencies)
 
 
 def _mean_gap(found: Iterable[tuple[float, float]]) -> float | None:
@@ -106,7 +141,8 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
         f" seeds {', '.join(map(str, seeds))}; each run a process of its own with empty caches, its"
         " start and the two first compiles included. Speed-ups are compiled, over XLA's default:"
         " the geometric mean over seeds, and in brackets the range. A tie is within"
-        f" {scores.TIE:.1%}. Gap closed: the share of what could be won over XLA's"
+        f" {scores.TIE:.1%}; who beats whom is by the seeds that both have raced."
+        " Gap closed: the share of what could be won over XLA's"
         " default, by the proven (predicted) bound of whatever memory could do, and by that of the"
         " game's rules; clipped to [-1, 1], the mean over pairs. Permissions can win more than the"
         " game's rules allow, and XLA's default may be faster than they do. First compile: when a"
@@ -119,7 +155,8 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     parts = {"all": found} if len(seeds) > 1 else {}
     parts |= {str(seed): [row for row in found if row.seed == seed] for seed in seeds}
     for seed, part in parts.items():
-        lines += [_standing_line(seed, s, names[0]) for s in standings(part, limits_of)]
+        with_best = [*part, *best_of_the_others(part)]
+        lines += [_standing_line(seed, s, names[0]) for s in standings(with_best, limits_of)]
     header = ["pair", *names, "game's bound", "memory's bound"]
     lines += ["", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(names) + 2)]
     for pair, runs in by_pair(found).items():
@@ -131,7 +168,7 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _speedups(runs: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[str]:
+def _speedups(runs: _Runs, names: Sequence[str]) -> list[str]:
     """A cell for each of `names`; who is the best, or ties with it, in bold."""
     means = _means(runs)
     best = max(means.values(), default=0.0)
@@ -143,7 +180,8 @@ def _speedups(runs: Mapping[str, Sequence[float]], names: Sequence[str]) -> list
         text = f"{means[name]:.4f}"
         if means[name] >= best * (1 - scores.TIE):
             text = f"**{text}**"
-        least, most = (f"{value:.4f}" for value in (min(runs[name]), max(runs[name])))
+        speedups = runs[name].values()
+        least, most = (f"{value:.4f}" for value in (min(speedups), max(speedups)))
         cells.append(text if least == most else f"{text} ({least} to {most})")
     return cells
 

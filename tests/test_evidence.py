@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.evidence import page, runs
+from tests.evidence import journal, page, pictures, runs
 from tests.evidence.__main__ import main
 
 PAIR = "strassen_wide-tpu7x"
@@ -58,7 +58,7 @@ def test_a_curve_of_training_is_a_line_of_the_journal(monkeypatch):
     monkeypatch.setattr(runs, "CURVE_EVERY", 1)
     run = next(run for run in runs.curves() if run.pair == PAIR)
     row = json.loads(json.dumps(runs.record(run)))
-    assert page.key(row) == run.key
+    assert journal.key(row) == run.key
     [first, second] = row["curve"]
     assert (first[0], second[0]) == (0, 1) and second[1] > first[1] == 0
     default = row["xla_default"][PAIR]
@@ -81,9 +81,9 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runs, "EXPERIMENTS", {"lead": experiment})
     monkeypatch.setattr("tests.evidence.page.markdown", lambda rows, _: f"{len(rows)}\n")
-    monkeypatch.setattr("tests.evidence.page.pictures", lambda *_: {"a.svg": b"<svg/>"})
+    monkeypatch.setattr("tests.evidence.pictures.pictures", lambda *_: {"a.svg": b"<svg/>"})
     out = tmp_path / "evidence"
-    journal, text = out / "evidence.jsonl", tmp_path / "evidence.md"
+    path, text = out / "evidence.jsonl", tmp_path / "evidence.md"
 
     def command(*args: str) -> str:
         found = CliRunner().invoke(main, [*args, "--out", str(out)])
@@ -92,10 +92,10 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     assert "[1/1] lead, anywhere" in command("--most", "1")
     assert (done, text.read_text()) == ([0], "1\n")
-    journal.write_text(journal.read_text() + '{"experiment": "le')  # killed while it wrote
+    path.write_text(path.read_text() + '{"experiment": "le')  # killed while it wrote
     assert command("lead").count("lead, anywhere") == 2
     assert (done, text.read_text()) == ([0, 1, 2], "3\n")
-    assert len(page.read(journal)) == 3
+    assert len(journal.read(path)) == 3
     assert command() == "" and done == [0, 1, 2]
     assert (out / "a.svg").read_bytes() == b"<svg/>"
 
@@ -114,7 +114,18 @@ def test_curves_are_counted_at_the_best_known(rivals):
     text = page.markdown(rows, rivals)
     assert f"| {PAIR} | 3 | 64 | - | - | 0.8000 | 1.2000 (1.2000 to 1.2000) |" in text
     assert "0.8005 (0.8000 to 0.9000) | 2 of 3 |" in text
-    assert set(page.pictures(rows, rivals)) == {"curves.svg"}
+    assert set(pictures.pictures(rows, rivals)) == {"curves.svg"}
+
+
+def test_seeds_that_only_some_pairs_have_are_told(rivals):
+    rows = [
+        _row("lead", "anywhere", seed, pair=pair, xla_default={pair: 10.0}, bound={pair: 5.0},
+             cycles=9.0, curve=[[0, 10.0], [4, 9.0]])
+        for seed, pair in ((0, "a"), (0, "b"), (1, "b"))
+    ]  # fmt: skip
+    text = page.markdown(rows, rivals)
+    assert "2 contended pairs of test families, seeds 0, 1 (1 of 2 pairs)." in text
+    assert "seeds 0." in page.markdown(rows[:2], rivals)
 
 
 def test_ablations_are_shares_of_what_can_be_won(rivals):
@@ -126,7 +137,7 @@ def test_ablations_are_shares_of_what_can_be_won(rivals):
     text = page.markdown(rows, rivals)
     assert "| as it is | 1 | 0.0000 | 1.0000 | 0.5000 | 3 |" in text
     assert "| 8 simulations | 1 | 0.0000 | 0.5000 | 0.2500 | 3 |" in text
-    assert set(page.pictures(rows, rivals)) == {"ablations.svg"}
+    assert set(pictures.pictures(rows, rivals)) == {"ablations.svg"}
 
 
 def test_a_network_of_its_own_stands_beside_the_one_for_all(rivals):

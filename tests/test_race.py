@@ -154,6 +154,35 @@ def test_seeds_that_differ_are_told_apart(children, tmp_path):
     assert "| 1 | knobs | 2 | 3.0 | 1.0000 | 0 | 2 | 0 |" in text
 
 
+def test_contenders_are_compared_by_the_seeds_that_both_have(children, tmp_path):
+    children.answers["knobs"] = {"history": [[1.0, 100.0], [5.0, 76.0]], "xla_default": 100.0}
+    found = race.race(PAIRS, ["optimize"], 6.0, [0, 1], tmp_path, no_progress)
+    slow = {"speedup": 1.0, "history": ((3.0, 100.0),)}
+    found = [row if row.seed else dataclasses.replace(row, **slow) for row in found]
+    found += race.race(PAIRS, ["knobs"], 6.0, [1], tmp_path, no_progress)
+    third = {"heat-v4": 1.28, "heat-v5e": 1.2}  # 1.2 is more than 1.25**0.5
+    found += [
+        dataclasses.replace(row, contender="hill_climbing", speedup=third[row.pair])
+        for row in found
+        if row.contender == "knobs"
+    ]
+    least = dict.fromkeys(("heat-v4", "heat-v5e"), race_report.Limits(0.6, 0.7))
+    best = race_report.best_of_the_others(found)
+    assert [(row.pair, row.seed, row.speedup) for row in best] == [
+        ("heat-v4", 1, pytest.approx(100 / 76)), ("heat-v5e", 1, pytest.approx(100 / 76)),
+    ]  # fmt: skip
+    told = {s.contender: s for s in race_report.standings([*found, *best], least)}
+    assert told["optimize"].speedup == pytest.approx(1.25**0.5)  # of both seeds
+    assert dataclasses.astuple(told["knobs"].first_against) == (0, 0, 2)
+    assert dataclasses.astuple(told["hill_climbing"].first_against) == (1, 0, 1)
+    assert dataclasses.astuple(told["best of the others"].first_against) == (0, 0, 2)
+    text = race_report.markdown(found, least)
+    assert "| 1 | best of the others | 2 | 1.0 | 1.3158 | 0 | 0 | 2 |" in text
+    assert "| 0 | best of the others |" not in text
+    two = [row for row in found if row.contender != "knobs"]
+    assert race_report.best_of_the_others(two) == []
+
+
 def test_no_mapping_of_the_game_is_below_its_limit_and_that_is_not_below_memorys():
     pair = PAIRS[0]
     found = race_report.limits(pair, DATA)

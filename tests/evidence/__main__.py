@@ -9,7 +9,7 @@ import click
 
 from agent.jit_cache import keep_compiled_code
 from malloc_game.fileio import write_bytes
-from tests.evidence import page, runs
+from tests.evidence import journal, page, pictures, runs
 from workloads.cache import cache_directory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -27,24 +27,24 @@ def main(experiments: tuple[str, ...], out: pathlib.Path, most: int | None, seed
         raise click.UsageError(f"no experiment {unknown[0]!r}: {', '.join(runs.EXPERIMENTS)}")
     keep_compiled_code(cache_directory() / "jax")  # each run compiles anew, for memory's sake
     out.mkdir(parents=True, exist_ok=True)
-    journal = out / "evidence.jsonl"
-    with journal.open("a+b") as file:  # a line that was cut off is none
+    path = out / "evidence.jsonl"
+    with path.open("a+b") as file:  # a line that was cut off is none
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-    rows = page.read(journal)
-    done = {page.key(row) for row in rows}
+    rows = journal.read(path)
+    done = {journal.key(row) for row in rows}
     wanted = [r for name in experiments or runs.EXPERIMENTS for r in runs.EXPERIMENTS[name]()]
     wanted = [run for run in wanted if run.seed < seeds]
     todo = [run for run in wanted if run.key not in done][:most]
     for number, run in enumerate(todo, 1):
         row = runs.record(run)
         rows.append(row)
-        with journal.open("a") as file:
+        with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         click.echo(f"[{number}/{len(todo)}] {', '.join(map(str, run.key))}: {row['seconds']:.0f} s")
     text = page.markdown(rows, ROOT / "docs" / "rivals")
     write_bytes(out.parent / "evidence.md", text.encode())
-    for name, picture in page.pictures(rows, ROOT / "docs" / "rivals").items():
+    for name, picture in pictures.pictures(rows, ROOT / "docs" / "rivals").items():
         write_bytes(out / name, picture)
 
 

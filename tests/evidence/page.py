@@ -1,42 +1,15 @@
-"""The page of the journal: tables and pictures."""
+"""The page of the journal: its tables."""
 
 from __future__ import annotations
 
-import io
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from workloads.contest.rows import current, results
+from tests.evidence import journal
+from tests.evidence.journal import Row
 from workloads.contest.scores import TIE
-
-Row = dict[str, Any]
-
-
-def read(path: pathlib.Path) -> list[Row]:
-    """Rows of the journal."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def key(row: Row) -> tuple:
-    """As of `runs.Run`."""
-    return row["experiment"], row["variant"], row["pair"], row["seed"]
-
-
-def of_rivals(path: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Of every pair each solver's predicted latency in 60 s, seed 0, in cycles."""
-    found: dict[str, dict[str, float]] = {}
-    for row in current(results(path).read()):
-        if row.predicted is not None and row.seed == 0:
-            found.setdefault(row.pair, {})[row.solver] = row.predicted
-    return found
-
-
-def _of(rows: Iterable[Row], experiment: str) -> list[Row]:
-    return [row for row in rows if row["experiment"] == experiment]
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -52,29 +25,17 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: 
     return ["| " + " | ".join(line) + " |" for line in cells] + [""]
 
 
-def _played(row: Row, pair: str) -> np.ndarray:
-    """[points, 2]: games, and latency over XLA's default, of a curve of training."""
-    default = row["xla_default"][pair]
-    return np.array([[games, found[pair] / default] for _, games, found in row["curve"]])
-
-
-def _best_known(row: Row, pair: str, rivals: Mapping[str, Mapping[str, float]]) -> float:
-    """Over XLA's default: the fastest mapping that any solver or training found."""
-    known = [*rivals.get(pair, {}).values(), row["best_in_training"].get(pair, np.inf)]
-    return min(known) / row["xla_default"][pair]
-
-
 def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
-    found = _of(rows, "curves")
+    found = journal.of_experiment(rows, "curves")
     if not found:
         return []
     lines = []
     for pair in dict.fromkeys(row["pair"] for row in found):
         each = [row for row in found if row["pair"] == pair]
         default = each[0]["xla_default"][pair]
-        curves = [_played(row, pair) for row in each]
+        curves = [journal.played(row, pair) for row in each]
         rival = rivals.get(pair, {})
-        best = min(_best_known(row, pair, rivals) for row in each)
+        best = min(journal.best_known(row, pair, rivals) for row in each)
         reached = sum(curve[-1, 1] <= best * (1 + TIE) for curve in curves)
         lines.append([
             pair, str(len(each)), f"{np.median([c[-1, 0] for c in curves]):,.0f}",
@@ -100,27 +61,14 @@ def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
     ]  # fmt: skip
 
 
-def _ablation_scores(row: Row, rivals: Mapping) -> np.ndarray:
-    """[points, 2]: iterations, and the mean over programs of what is won of what can be.
-
-    From XLA's default (0) to the best mapping known (1), not below -1."""
-    names = row["pair"].split("+")
-    best = {name: _best_known(row, name, rivals) for name in names}
-    return np.array([
-        [number, np.mean([max((1 - found[n] / row["xla_default"][n]) / (1 - best[n]), -1)
-                          for n in names])]
-        for number, _, found in row["curve"]
-    ])  # fmt: skip
-
-
 def _ablations(rows: list[Row], rivals: Mapping) -> list[str]:
-    found = _of(rows, "ablations")
+    found = journal.of_experiment(rows, "ablations")
     if not found:
         return []
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in found):
         each = [row for row in found if row["variant"] == variant]
-        curves = [_ablation_scores(row, rivals) for row in each]
+        curves = [journal.won(row, rivals) for row in each]
         lines.append([
             variant, str(len(each)), _spread([c[len(c) // 2, 1] for c in curves]),
             _spread([c[-1, 1] for c in curves]), _spread([c[1:, 1].mean() for c in curves]),
@@ -143,16 +91,20 @@ def _ablations(rows: list[Row], rivals: Mapping) -> list[str]:
 
 
 def _generalist(rows: list[Row]) -> list[str]:
-    shared = [row for row in _of(rows, "ablations") if row["variant"] == "as it is"]
+    shared = [
+        row for row in journal.of_experiment(rows, "ablations") if row["variant"] == "as it is"
+    ]
     alone = [
-        row for row in _of(rows, "curves") if shared and row["pair"] in shared[0]["curve"][0][2]
+        row
+        for row in journal.of_experiment(rows, "curves")
+        if shared and row["pair"] in shared[0]["curve"][0][2]
     ]
     lines = []
     for pair in dict.fromkeys(row["pair"] for row in alone):
         each = [row for row in alone if row["pair"] == pair]
         default = each[0]["xla_default"][pair]
         best = [[row["best_in_training"][pair] / default for row in of] for of in (each, shared)]
-        played = [[_played(row, pair)[-1, 1] for row in of] for of in (each, shared)]
+        played = [[journal.played(row, pair)[-1, 1] for row in of] for of in (each, shared)]
         lines.append([pair, *map(_spread, [*played, *best])])
     if not lines:
         return []
@@ -170,7 +122,7 @@ def _generalist(rows: list[Row]) -> list[str]:
 
 
 def _drop_backup(rows: list[Row]) -> list[str]:
-    found = _of(rows, "drop_backup")
+    found = journal.of_experiment(rows, "drop_backup")
     if not found:
         return []
     lines = []
@@ -241,21 +193,32 @@ def _standings(found: list[Row], rivals: Mapping) -> tuple[list[str], list[list[
     return names, lines
 
 
+def _seeds(found: Iterable[Row]) -> str:
+    """Which seeds there are; of those that fewer pairs have than others, how many."""
+    of: dict[int, set[str]] = {}
+    for row in found:
+        of.setdefault(row["seed"], set()).add(row["pair"])
+    most = max(map(len, of.values()))
+    return ", ".join(
+        str(seed) if len(of[seed]) == most else f"{seed} ({len(of[seed])} of {most} pairs)"
+        for seed in sorted(of)
+    )
+
+
 _STANDING = ["", "latency / XLA default", "gap closed, median", "mean", "against greedy",
              "against CP-SAT"]  # fmt: skip
 
 
 def _planning(rows: list[Row], rivals: Mapping) -> list[str]:
-    found = _of(rows, "planning")
+    found = journal.of_experiment(rows, "planning")
     if not found:
         return []
     names, lines = _standings(found, rivals)
-    seeds = sorted({row["seed"] for row in found})
     iterations = max(row["curve"][-1][0] for row in found if "curve" in row)
     return [
         "## Zero-shot and fine-tuned, on test families",
         "",
-        f"{len(names)} contended pairs, seeds {', '.join(map(str, seeds))}; predicted."
+        f"{len(names)} contended pairs, seeds {_seeds(found)}; predicted."
         " Zero-shot: one"
         " game of the agent that ships, without noise, 32 simulations. The others go on from the"
         " best"
@@ -270,7 +233,7 @@ def _planning(rows: list[Row], rivals: Mapping) -> list[str]:
 
 
 def _lead(rows: list[Row], rivals: Mapping) -> list[str]:
-    found = _of(rows, "lead")
+    found = journal.of_experiment(rows, "lead")
     if not found:
         return []
     names, lines = _standings(found, rivals)
@@ -280,14 +243,13 @@ def _lead(rows: list[Row], rivals: Mapping) -> list[str]:
     }
     led, anywhere = both.get("led by the policy", {}), both.get("anywhere", {})
     common = [pair for pair in led if pair in anywhere]
-    seeds = sorted({row["seed"] for row in found})
     return [
         "## Where stretches are solved anew",
         "",
         f"From the best simple play on, {found[0]['curve'][-1][0]} stretches of CP-SAT, half of"
         " them"
         " where the policy disagrees with the mapping, or all of them anywhere;"
-        f" {len(names)} contended pairs of test families, seeds {', '.join(map(str, seeds))}."
+        f" {len(names)} contended pairs of test families, seeds {_seeds(found)}."
         f" Led against anywhere: {_against(led, anywhere, common)}.",
         "",
         *_table(_STANDING, lines),
@@ -296,7 +258,7 @@ def _lead(rows: list[Row], rivals: Mapping) -> list[str]:
 
 def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
     """The page. rivals: results of `mallocgame bench`."""
-    known = of_rivals(rivals)
+    known = journal.of_rivals(rivals)
     versions = sorted({row["jax"] for row in rows})
     lines = [
         "# Evidence",
@@ -315,95 +277,3 @@ def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
         *_drop_backup(rows),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def pictures(rows: list[Row], rivals: pathlib.Path) -> dict[str, bytes]:
-    """SVG files by name."""
-    known = of_rivals(rivals)
-    found = {}
-    if _of(rows, "curves"):
-        found["curves.svg"] = _svg(*_draw_curves(_of(rows, "curves"), known))
-    if _of(rows, "ablations"):
-        found["ablations.svg"] = _svg(*_draw_ablations(_of(rows, "ablations"), known))
-    if any("curve" in row for row in _of(rows, "planning")):
-        found["planning.svg"] = _svg(*_draw_planning(_of(rows, "planning")))
-    return found
-
-
-def _panels(count: int, columns: int):
-    from matplotlib.figure import Figure
-
-    lines = -(-count // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.6 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for each in axes:
-        each.grid(alpha=0.3)
-    for each in axes[count:]:
-        each.remove()
-    return figure, axes[:count]
-
-
-def _svg(figure, axes) -> bytes:
-    import matplotlib
-
-    del axes
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mallocgame", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _draw_curves(rows: list[Row], rivals: Mapping):
-    names = list(dict.fromkeys(row["pair"] for row in rows))
-    figure, axes = _panels(len(names), 3)
-    for ax, pair in zip(axes, names, strict=True):
-        each = [row for row in rows if row["pair"] == pair]
-        curves = [_played(row, pair) for row in each]
-        length = min(map(len, curves))
-        games = np.median([c[:length, 0] for c in curves], axis=0)
-        values = np.array([c[:length, 1] for c in curves])
-        ax.fill_between(games, values.min(0), values.max(0), alpha=0.25, linewidth=0)
-        ax.plot(games, np.median(values, axis=0), label="agent")
-        default = each[0]["xla_default"][pair]
-        for solver, style in (("random", ":"), ("greedy", "--"), ("cpsat", "-.")):
-            if solver in rivals.get(pair, {}):
-                ax.axhline(
-                    rivals[pair][solver] / default, color="0.3", ls=style, lw=1, label=solver
-                )
-        ax.set(title=pair, xlabel="games", ylabel="latency / XLA default")
-    axes[0].legend(fontsize=8)
-    return figure, axes
-
-
-def _draw_ablations(rows: list[Row], rivals: Mapping):
-    figure, axes = _panels(2, 2)
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    for variant in variants:
-        curves = [_ablation_scores(row, rivals) for row in rows if row["variant"] == variant]
-        length = min(map(len, curves))
-        x = curves[0][:length, 0]
-        y = np.median([c[:length, 1] for c in curves], axis=0)
-        is_number = variant.endswith("simulations")
-        for ax, wanted in ((axes[0], is_number), (axes[1], not is_number)):
-            if wanted or variant == "as it is":
-                label = "16 simulations" if ax is axes[0] and not is_number else variant
-                ax.plot(x, y, label=label)
-    for ax in axes:
-        ax.set(xlabel="iterations", ylabel="won of what can be won", ylim=(-1.05, 1.05))
-        ax.legend(fontsize=7)
-    return figure, axes
-
-
-def _draw_planning(rows: list[Row]):
-    figure, axes = _panels(1, 1)
-    with_curve = [row for row in rows if "curve" in row]
-    variants = list(dict.fromkeys(row["variant"] for row in with_curve))
-    for variant in variants:
-        each = [row for row in with_curve if row["variant"] == variant]
-        logs = [np.log(np.array(r["curve"])[:, 1] / r["xla_default"][r["pair"]]) for r in each]
-        length = min(map(len, logs))
-        mean = np.exp(np.mean([log[:length] for log in logs], axis=0))
-        axes[0].plot(np.arange(length), mean, label=variant)
-    axes[0].set(xlabel="iterations", ylabel="latency / XLA default, geometric mean")
-    axes[0].legend(fontsize=7)
-    return figure, axes
