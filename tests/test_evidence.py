@@ -32,7 +32,7 @@ def test_every_run_can_be_begun_and_is_another_one():
     assert len({run.key for run in each}) == len(each)
     seeds = collections.defaultdict(set)
     for run in each:
-        assert runs._pairs(*run.pair.split("+"))
+        assert run.experiment == "optimum" or runs._pairs(*run.pair.split("+"))
         seeds[run.experiment, run.variant].add(run.seed)
     drawn = {len(of) for (_, variant), of in seeds.items() if variant != "zero-shot"}
     assert min(drawn) >= 3
@@ -115,6 +115,12 @@ def test_curves_are_counted_at_the_best_known(rivals):
     assert f"| {PAIR} | 3 | 64 | - | - | 0.8000 | 1.2000 (1.2000 to 1.2000) |" in text
     assert "0.8005 (0.8000 to 0.9000) | 2 of 3 |" in text
     assert set(pictures.pictures(rows, rivals)) == {"curves.svg"}
+
+
+def test_how_many_problems_are_at_their_optimum_is_counted(rivals):
+    found = {"untrained": [0.5, 0.0], "trained": [1.0, 0.99], "loss": [2, 1], "saved": [3, 4]}
+    text = page.markdown([_row("optimum", "from scratch", 2, pair="2 small", **found)], rivals)
+    assert "| 2 | 25.0% | 99.5% | 1 of 2 | 2.000 to 1.000 | 3.000 to 4.000 | 3 |" in text
 
 
 def test_seeds_that_only_some_pairs_have_are_told(rivals):

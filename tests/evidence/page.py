@@ -25,6 +25,34 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: 
     return ["| " + " | ".join(line) + " |" for line in cells] + [""]
 
 
+def _optimum(rows: list[Row]) -> list[str]:
+    found = journal.of_experiment(rows, "optimum")
+    if not found:
+        return []
+    lines = [
+        [
+            str(row["seed"]), f"{np.mean(row['untrained']):.1%}", f"{np.mean(row['trained']):.1%}",
+            f"{sum(share == 1 for share in row['trained'])} of {len(row['trained'])}",
+            *(f"{first:.3f} to {last:.3f}" for first, last in (row["loss"], row["saved"])),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in sorted(found, key=lambda row: row["seed"])
+    ]  # fmt: skip
+    return [
+        "## A known optimum",
+        "",
+        f"One network for {found[0]['pair']} (`tests/learning.py`), shown nothing; their optima"
+        " are known, since all mappings were tried. One game without noise: the share of what the"
+        " optimum saves over all in default memory, mean over the problems. Loss, and the share of"
+        " that latency which games of self-play save: first and last iteration.",
+        "",
+        *_table(
+            ["seed", "untrained", "trained", "at the optimum", "loss", "saved in self-play", "s"],
+            lines,
+        ),
+    ]
+
+
 def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
     found = journal.of_experiment(rows, "curves")
     if not found:
@@ -271,6 +299,7 @@ def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
         "",
         *_planning(rows, known),
         *_lead(rows, known),
+        *_optimum(rows),
         *_curves(rows, known),
         *_generalist(rows),
         *_ablations(rows, known),

@@ -21,6 +21,7 @@ from agent.stretches import StretchSearch
 from agent.training import Trainer
 from agent.training_config import PrioritisedReplayConfig, ReanalyseConfig, TrainingConfig
 from agent.zero_shot import latencies, with_simulations, zero_shot
+from tests import learning
 from workloads.suite_data import Pair, pairs
 
 # From scratch on one program each, in minutes: the shortest and longer ones, some of test families.
@@ -103,6 +104,15 @@ def _train(config: TrainingConfig, chosen: list[Pair], seed: int, iterations: in
             found = latencies(judged, trainer.params, trainer._buckets)
             curve.append([number, games, {pair.name: found[pair.name] for pair in chosen}])
     return {"curve": curve, "best_in_training": trainer.best_cycles()}
+
+
+def optimum() -> Iterator[Run]:
+    """One network for problems so small that their optima are known by trying everything."""
+    for seed in range(CURVE_SEEDS):
+        yield Run(
+            "optimum", "from scratch", f"{len(learning.PROBLEMS)} small problems", seed,
+            functools.partial(learning.learn, seed),
+        )  # fmt: skip
 
 
 def curves() -> Iterator[Run]:
@@ -263,6 +273,7 @@ def lead() -> Iterator[Run]:
 EXPERIMENTS: dict[str, Callable[[], Iterator[Run]]] = {
     "planning": planning,
     "lead": lead,
+    "optimum": optimum,
     "curves": curves,
     "ablations": ablations,
     "drop_backup": drop_backup,
@@ -274,7 +285,7 @@ def record(run: Run) -> dict[str, Any]:
     began = time.monotonic()
     found = run.measure()
     jax.clear_caches()
-    known = _pairs(*run.pair.split("+"))
+    known = [pair for pair in pairs() if pair.name in run.pair.split("+")]
     return {
         "experiment": run.experiment,
         "variant": run.variant,
