@@ -99,8 +99,11 @@ def scores(buckets: list[Bucket], cycles: Mapping[str, float]) -> dict[str, floa
     """Mean over tasks of the share of the default latency saved; mean and median gap closed.
 
     The gap is left out where no task has one. Where it is narrow, a mapping that is hardly slower
-    than the reference counts as many times the gap: the median says more of them all."""
+    than the reference counts as many times the gap: the median says more of them all. NaN while no
+    task is in `cycles`, as before the first game has ended."""
     tasks = [task for bucket in buckets for task in bucket.tasks if task.name in cycles]
+    if not tasks:
+        return {"saved": float("nan")}
     gaps = [task.gap_closed(cycles[task.name]) for task in tasks if task.has_gap]
     found = {"saved": float(np.mean([task.saved(cycles[task.name]) for task in tasks]))}
     if gaps:

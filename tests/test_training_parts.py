@@ -19,7 +19,7 @@ from agent.train import init_train_state, learning_rate
 from agent.training_config import PrioritisedReplayConfig, ReanalyseConfig, TrainingConfig
 from agent.types import Moves
 from agent.weights import load_agent, save_agent
-from agent.zero_shot import zero_shot
+from agent.zero_shot import scores, zero_shot
 from tests.training_for_tests import SMALL, tasks
 
 # --- settings ---
@@ -307,3 +307,13 @@ def test_bfloat16_networks_keep_float32_parameters_and_predictions(agent):
 def test_replay_too_small_for_one_chunk_is_an_error():
     with pytest.raises(ConfigError, match="capacity"):
         dataclasses.replace(SMALL, replay=PrioritisedReplayConfig(capacity=8))
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_before_the_first_game_has_ended_are_not_a_number_and_no_warning():
+    buckets = make_buckets(tasks(10, 12), 2)
+    found = scores(buckets, {})
+    assert list(found) == ["saved"] and np.isnan(found["saved"])
+    [task, *_] = [task for bucket in buckets for task in bucket.tasks]
+    half = {task.name: 0.5 * float(task.program.default_cycles)}
+    assert scores(buckets, half)["saved"] == pytest.approx(0.5)
