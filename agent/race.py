@@ -64,7 +64,7 @@ def race(
         number = len(tasks) - len(todo)
         for pair, name, seed in todo:
             progress(number, len(tasks), f"{pair.name}: {name}, seed {seed}")
-            row = _run_one(pair, name, seconds, seed)
+            row = run_one(pair, name, seconds, seed)
             journal.append(row)
             done[row.key] = row
             number += 1
@@ -73,9 +73,19 @@ def race(
         return [done[key(*task)] for task in tasks]
 
 
-def _run_one(pair: Pair, name: str, seconds: float, seed: int) -> RaceRow:
+def run_one(
+    pair: Pair,
+    name: str,
+    seconds: float,
+    seed: int,
+    child: Sequence[str] = ("agent.race_child",),
+) -> RaceRow:
+    """One run; it is not in the journal. child: the module that runs it, and its first arguments.
+
+    Of the child: see `agent.race_child`. What it prints and how it ends are in the row.
+    """
     began = time.monotonic()
-    command = [sys.executable, "-m", "agent.race_child", name, pair.program, pair.target]
+    command = [sys.executable, "-m", *child, name, pair.program, pair.target]
     command += [str(seconds), str(seed), str(began)]
     error: Any = None
     found: dict[str, Any] = {"history": [], "xla_default": None}
