@@ -19,8 +19,8 @@ from agent.entry import INTERRUPTED, importing
 _PROBLEM_SUFFIXES = (".json", ".json.gz")
 
 
-def main() -> None:
-    """Entry point of the console script `mallocgame`."""
+def main(command: click.Command | None = None) -> None:
+    """Entry point of the console script `mallocgame`, or of a `command` with the same manners."""
     with importing():
         from agent.config import ConfigError
         from malloc_game.errors import MallocGameError
@@ -30,7 +30,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        sys.exit((command or cli)(standalone_mode=False) or 0)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

@@ -55,21 +55,21 @@ def race(
         from workloads.contest import rows
         from workloads.suite_data import DATA
 
-    chosen, numbers = racing.choose_contenders(contenders), read_seeds(seeds)
-    pairs = choose_pairs(data, names, filters)
+    numbers, pairs = read_seeds(seeds), choose_pairs(data, names, filters)
     report.check_directory(out)
     if report_only:
         there = {pair.name for pair in pairs}
         every = rows.current(rows.race_results(out).read())
         found = [
             row
-            for name in chosen
+            for name in racing.choose_contenders(contenders, (row.contender for row in every))
             for row in every
             if row.contender == name and row.pair in there and row.seconds_limit == seconds
         ]
         if not found:
             raise click.UsageError(f"--out {out} holds no races of these pairs and seconds")
     else:
+        chosen = racing.choose_contenders(contenders)
         check_compiler()
         with show_progress("racing") as progress:
             found = racing.race(pairs, chosen, seconds, numbers, out, progress)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.race_child import OPTIMIZE
@@ -30,12 +30,18 @@ CONTENDERS = (OPTIMIZE, *COMPILER_RIVALS)
 _GRACE = 900.0
 
 
-def choose_contenders(names: Sequence[str]) -> tuple[str, ...]:
-    """The contenders of these names, all if there are none. Raises: WorkloadError: no such one."""
+def choose_contenders(names: Sequence[str], others: Iterable[str] = ()) -> tuple[str, ...]:
+    """The contenders of these names, all if there are none.
+
+    others: names of contenders that are not ours; once or more.
+
+    Raises: WorkloadError: no such contender.
+    """
+    known = tuple(dict.fromkeys((*CONTENDERS, *others)))
     for name in names:
-        if name not in CONTENDERS:
-            raise WorkloadError(f"no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    return tuple(dict.fromkeys(names)) or CONTENDERS
+        if name not in known:
+            raise WorkloadError(f"no contender {name!r}; there are {', '.join(known)}")
+    return tuple(dict.fromkeys(names)) or known
 
 
 def race(
@@ -45,11 +51,13 @@ def race(
     seeds: Sequence[int],
     out: pathlib.Path,
     progress: Progress,
+    child: Sequence[str] = ("agent.race_child",),
 ) -> list[RaceRow]:
     """Run every contender on every pair with every seed; all their rows.
 
     A row is in `out/race.jsonl` as soon as it is there; what is there already is not run again,
-    unless it failed. progress: called with runs done, of how many, and a line.
+    unless it failed. progress: called with runs done, of how many, and a line. child: the module
+    that is one run, and its first arguments; the rest, and what it prints: see `agent.race_child`.
 
     Raises: MallocGameError: `out` cannot be written, or what is there cannot be read.
     """
@@ -64,7 +72,7 @@ def race(
         number = len(tasks) - len(todo)
         for pair, name, seed in todo:
             progress(number, len(tasks), f"{pair.name}: {name}, seed {seed}")
-            row = run_one(pair, name, seconds, seed)
+            row = _run_one(pair, name, seconds, seed, child)
             journal.append(row)
             done[row.key] = row
             number += 1
@@ -73,17 +81,8 @@ def race(
         return [done[key(*task)] for task in tasks]
 
 
-def run_one(
-    pair: Pair,
-    name: str,
-    seconds: float,
-    seed: int,
-    child: Sequence[str] = ("agent.race_child",),
-) -> RaceRow:
-    """One run; it is not in the journal. child: the module that runs it, and its first arguments.
-
-    Of the child: see `agent.race_child`. What it prints and how it ends are in the row.
-    """
+def _run_one(pair: Pair, name: str, seconds: float, seed: int, child: Sequence[str]) -> RaceRow:
+    """One run; it is not in the journal. What the child prints and how it ends are in the row."""
     began = time.monotonic()
     command = [sys.executable, "-m", *child, name, pair.program, pair.target]
     command += [str(seconds), str(seed), str(began)]

@@ -178,7 +178,8 @@ def heard():
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_at_once_and_says_what_is_kept(tmp_path):
     path, out = tmp_path / "mine.json.gz", tmp_path / "out"
-    mg.save_problem(mg.random_problem(2, num_instructions=30), path)
+    # Of 30 instructions the optimum is proved in two seconds, which a busy machine can lose.
+    mg.save_problem(mg.random_problem(2, num_instructions=100), path)
     words = ["bench", path, "--solver", "cpsat", "--seconds", 100, "--out", out]
     process = subprocess.Popen(
         [sys.executable, "-m", "agent.cli", *map(str, words)],

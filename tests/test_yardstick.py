@@ -2,13 +2,15 @@
 
 import json
 import subprocess
+import sys
 import time
 import types
 
 from click.testing import CliRunner
 
-from agent import race
+from agent import cli, race
 from tests import yardstick, yardstick_child
+from tests.test_cli import assert_one_line_error
 from workloads.contest import rows
 
 # Compiles two programs, and a third one when its time is up.
@@ -41,9 +43,10 @@ def test_a_row_for_each_pair_and_none_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(race.subprocess, "run", run)
     script = tmp_path / "loop.py"
     script.write_text("")
-    arguments = [str(script), "--out", str(tmp_path), "--seconds", "6", "--pair", "heat-v4"]
+    arguments = [str(script), "--out", str(tmp_path), "--seconds", "6", "heat-v4"]
     done = CliRunner().invoke(yardstick.main, arguments)
-    assert done.exit_code == 0 and "[1/1] heat-v4: 1.2500x XLA's default" in done.output
+    assert done.exit_code == 0
+    assert "[1/1] heat-v4: loop, seed 1: 1.2500x XLA's default" in done.output
     [command] = asked
     assert command[:-1] == [
         "tests.yardstick_child", str(script), "loop", "heat", "v4", "6.0", "1",
@@ -51,6 +54,16 @@ def test_a_row_for_each_pair_and_none_twice(tmp_path, monkeypatch):
     assert CliRunner().invoke(yardstick.main, arguments).output == "" and len(asked) == 1
     [row] = rows.race_results(tmp_path).read()
     assert (row.contender, row.seed, row.compiled) == ("loop", 1, 80.0)
+    report = ["race", "heat-v4", "--report-only", "--seconds", "6", "--out", str(tmp_path)]
+    assert "| loop | 1 |" in CliRunner().invoke(cli.cli, report).output
+
+
+def test_a_pair_that_is_none_is_one_clear_line(tmp_path):
+    script = tmp_path / "loop.py"
+    script.write_text("")
+    command = [sys.executable, "-m", "tests.yardstick", script, "nothing-v4", "--out", tmp_path]
+    assert_one_line_error(subprocess.run(command, capture_output=True, text=True), 2, "nothing-v4")
+    assert not (tmp_path / "race.jsonl").exists()
 
 
 def test_what_the_script_compiles_in_time_is_judged(tmp_path, monkeypatch):
