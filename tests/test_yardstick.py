@@ -6,14 +6,19 @@ import sys
 import time
 import types
 
+import pytest
 from click.testing import CliRunner
 
 from agent import cli, race
+from malloc_game import TARGETS
 from tests import yardstick, yardstick_child
 from tests.test_cli import assert_one_line_error
+from workloads.compile import CompilerSession
 from workloads.contest import rows
+from workloads.hlo import Module
+from workloads.judge import compiled_latency
 
-# Compiles two programs, and a third one when its time is up.
+# Compiles two programs, and a third one when its time is up; then it fails.
 SCRIPT = """
 import importlib.util, sys, time
 import jax
@@ -23,12 +28,31 @@ spec = importlib.util.spec_from_file_location("program", path)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 fn, args = getattr(module, function)()
-assert callable(fn) and sys.argv[2:4] == ["v4", "--rounds"] and __name__ == "__main__"
+assert sys.argv[2:4] == ["v4", "--rounds"] and __name__ == "__main__"
+lowered = jax.jit(fn).trace(*args).lower(lowering_platforms=("tpu",))
+assert "donate" in lowered.as_text() or "aliasing_output" in lowered.as_text()
 began, seconds = time.monotonic(), float(sys.argv[sys.argv.index("--seconds") + 1])
-for wait in (0, 0, seconds):
+for number, wait in enumerate((0, 0, seconds)):
     time.sleep(wait)
-    jax.jit(lambda x: x + 1).lower(1.0).compile()
-print("its own last line")
+    jax.jit(lambda x: x + number).lower(1.0).compile()
+raise RuntimeError("its own")
+"""
+
+
+# As a user compiles ahead of time who has no TPU.
+ONE_COMPILE = """
+import os, runpy, sys
+
+os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_ACCELERATOR_TYPE="v5litepod-1", JAX_PLATFORMS="cpu",
+                  TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
+import jax
+from jax.experimental import topologies
+
+fn, args = runpy.run_path(sys.argv[1].rsplit(":", 1)[0])["program"]()
+[device, *_] = topologies.get_topology_desc(platform="tpu", topology_name="tpu7x:2x2x1").devices
+where = jax.sharding.SingleDeviceSharding(device)
+place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+jax.jit(fn).lower(*jax.tree.map(place, args)).compile()
 """
 
 
@@ -66,20 +90,38 @@ def test_a_pair_that_is_none_is_one_clear_line(tmp_path):
     assert not (tmp_path / "race.jsonl").exists()
 
 
-def test_what_the_script_compiles_in_time_is_judged(tmp_path, monkeypatch):
+def test_what_the_script_compiles_in_time_is_judged(tmp_path, monkeypatch, capsys):
     import jax
 
     script = tmp_path / "loop.py"
     script.write_text(SCRIPT)
-    monkeypatch.setattr(jax.stages.Lowered, "compile", jax.stages.Lowered.compile)  # put back
+    for where, name in ((jax, "jit"), (jax.stages.Lowered, "compile")):
+        monkeypatch.setattr(where, name, getattr(where, name))  # put back
     monkeypatch.setattr("sys.argv", [])
-    costs = iter([100.0, 90.0])
+    monkeypatch.setenv("XLA_FLAGS", "")
+    modules, costs = iter([b"first", b"second", b"late"]), iter([100.0, 90.0])
+    monkeypatch.setattr(yardstick_child, "read_module", lambda dumps: next(modules))
     monkeypatch.setattr(yardstick_child, "Module", lambda hlo: hlo)
     monkeypatch.setattr(
         yardstick_child,
         "compiled_latency",
         lambda hlo, target: types.SimpleNamespace(cycles=next(costs)),
     )
-    found = yardstick_child.run(str(script), "heat", "v4", 3.0, time.monotonic())
+    found = yardstick_child.run(str(script), "adam_step", "v4", 6.0, time.monotonic())
     assert [cycles for _, cycles in found["history"]] == [100.0, 90.0]
-    assert found["xla_default"] == 100.0
+    assert found["xla_default"] == 100.0 and "RuntimeError: its own" in capsys.readouterr().err
+    assert next(modules, None) is None
+
+
+@pytest.mark.requires_libtpu
+def test_the_script_compiles_the_program_that_all_compile(tmp_path):
+    """With its donations; and its module is in dumps, for the executable cannot give this one."""
+    script = tmp_path / "loop.py"
+    script.write_text(ONE_COMPILE)
+    command = [sys.executable, "-m", "tests.yardstick_child", script, "loop", "decode", "tpu7x"]
+    command += ["100", "0", str(time.monotonic())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    with CompilerSession("decode", "tpu7x") as session:
+        cycles = compiled_latency(Module(session.compile().hlo), TARGETS["tpu7x"]).cycles
+    assert found["xla_default"] == cycles and len(found["history"]) == 1, done.stderr

@@ -8,15 +8,19 @@ As `agent.race_child`, with a program of the suite only.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import runpy
+import shutil
 import sys
 import tempfile
 import time
+import traceback
 
 import jax
 
 from malloc_game import TARGETS
+from workloads.compiler_child import read_module
 from workloads.hlo import Module
 from workloads.judge import compiled_latency
 
@@ -31,32 +35,40 @@ def program():
 
 
 def run(script: str, program: str, target: str, seconds: float, began: float) -> dict:
-    """Seconds and judged cycles of what the script compiled; its first compile is XLA's default."""
+    """Seconds and judged cycles of what the script compiled; its first compile is XLA's default.
+
+    Where the script fails, what it had compiled by then counts.
+    """
     compiled: list[tuple[float, bytes]] = []
-    compile_ = jax.stages.Lowered.compile
+    jit, compile_ = jax.jit, jax.stages.Lowered.compile
 
-    def keep(self, *args, **options):
-        done = compile_(self, *args, **options)
-        [module] = done.runtime_executable().hlo_modules()
-        at = time.monotonic() - began
-        compiled.append((round(at, 2), module.as_serialized_hlo_module_proto()))
-        return done
+    def keep_donations(*args, **options):
+        is_jitted = args and hasattr(args[0], "lower") and not options
+        return args[0] if is_jitted else jit(*args, **options)
 
-    jax.stages.Lowered.compile = keep  # type: ignore[method-assign]
-    with tempfile.TemporaryDirectory(prefix="mallocgame-yardstick-") as folder:
-        path = pathlib.Path(folder) / "program.py"
+    with tempfile.TemporaryDirectory(prefix="mallocgame-yardstick-") as name:
+        folder = pathlib.Path(name)
+
+        def keep(self, *args, **options):
+            shutil.rmtree(folder / "dump", ignore_errors=True)
+            done = compile_(self, *args, **options)
+            at = time.monotonic() - began
+            if module := read_module(folder / "dump"):  # else JAX had this one
+                compiled.append((round(at, 2), module))
+            return done
+
+        jax.jit, jax.stages.Lowered.compile = keep_donations, keep  # type: ignore[method-assign]
+        os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder}/dump --xla_dump_hlo_as_proto"
+        path = folder / "program.py"
         path.write_text(_PROGRAM.format(name=program))
-        left = seconds - (time.monotonic() - began)
-        sys.argv = [
-            script,
-            f"{path}:program",
-            target,
-            "--rounds",
-            "1000000",
-            "--seconds",
-            str(left),
-        ]
-        runpy.run_path(script, run_name="__main__")
+        left = str(seconds - (time.monotonic() - began))
+        sys.argv = [script, f"{path}:program", target, "--rounds", "1000000", "--seconds", left]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except (Exception, SystemExit):
+            if not compiled:
+                raise
+            traceback.print_exc()
     judged = [
         (at, compiled_latency(Module(hlo), TARGETS[target]).cycles)
         for at, hlo in compiled

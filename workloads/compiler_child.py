@@ -129,8 +129,8 @@ class Server:
         start = time.perf_counter()
         compiled = lowered.compile(compiler_options=request["options"] or None)
         seconds = time.perf_counter() - start
-        module = _read_module(dumps)
-        placed = _read_module(dumps, "after_optimizations")
+        module = read_module(dumps)
+        placed = read_module(dumps, "after_optimizations")
         if not module:  # not dumped: a name too long for a file
             module = compiled.runtime_executable().hlo_modules()[0].as_serialized_hlo_module_proto()
             placed = b""
@@ -169,7 +169,7 @@ class Server:
             del lowered
             jax.clear_caches()
         seconds = time.perf_counter() - start
-        module = _read_module(dumps, "after_optimizations")
+        module = read_module(dumps, "after_optimizations")
         answer = {
             "msa": _read_msa(dumps),
             "seconds": seconds,
@@ -221,7 +221,7 @@ def _needed_bytes(message: str) -> int:
     return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " "))
 
 
-def _read_module(directory: Path, phase: str = "after_codegen") -> bytes:
+def read_module(directory: Path, phase: str = "after_codegen") -> bytes:
     """The module after a phase; the last one has cycles. Empty if there is none in the dumps.
 
     Not from the executable: what XLA rebuilds there fails its own checks for calls that wait for
