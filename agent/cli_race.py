@@ -16,8 +16,9 @@ from agent.entry import importing
 @click.argument("names", nargs=-1, metavar="[PAIR]...")
 @pair_filters
 @click.option("--contender", "contenders", multiple=True, metavar="NAME",
-              help="optimize, learned_greedy, knobs or hill_climbing; several times for several."
-              " All by default.")  # fmt: skip
+              help="optimize, learned_greedy, knobs or hill_climbing, which are all that race by"
+              " default; or a solver, such as cpsat, in the agent's place. Several times for"
+              " several.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(1, 1e6), default=120.0, show_default=True,
               help="Time for one run, the start of its process included.")  # fmt: skip
 @click.option("--seeds", default="0", show_default=True, metavar="N,N...",

@@ -26,6 +26,9 @@ from workloads.rivals.planning import plan, with_costs_drawn, with_refusals
 from workloads.verify import MODES, Remedies, Verification, verify
 
 Progress = Callable[[str], None]
+# Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
+# where every question is a full compile. What was not asked comes to light when it is proposed.
+_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
 # Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
 _GREEDY_ROUNDS = 3
 _MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
@@ -38,6 +41,11 @@ _FIRST_CHECKS = 20
 # What the search promises is compiled if it is so much below the best so far.
 _WORTH_A_COMPILE = 0.999
 _MAX_DRAWS = 4  # of costs, for a plan that is worth a compile
+
+
+def probing_seconds(seconds: float) -> float:
+    """How long a run of so many seconds may ask the compiler what it refuses."""
+    return max(seconds * _PROBING_SHARE, _MIN_PROBING_SECONDS)
 
 
 class CompilerLoop:

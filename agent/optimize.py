@@ -13,7 +13,7 @@ import time
 
 import malloc_game as mg
 from agent.background import BackgroundPlanner
-from agent.compiler_loop import CompilerLoop, Progress
+from agent.compiler_loop import CompilerLoop, Progress, probing_seconds
 from agent.config import AgentConfig
 from agent.outcome import PLANNED, SOURCES, Candidate, Outcome
 from agent.pretrained import make_planner
@@ -25,9 +25,6 @@ from workloads.learning import plan_greedily
 from workloads.overrides import EXACT_OPTIONS, overrides
 from workloads.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 
-# Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
-# where every question is a full compile. What was not asked comes to light when it is proposed.
-_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of the greedy rival, of which one is made in any case.
@@ -65,7 +62,7 @@ def optimize(
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
         total = budget if deadline is None else deadline - time.monotonic()
-        loop.extract(max(total * _PROBING_SHARE, _MIN_PROBING_SECONDS))
+        loop.extract(probing_seconds(total))
         if deadline is not None:
             budget = max(0.0, deadline - time.monotonic())
         loop.deadline = time.monotonic() + budget

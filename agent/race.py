@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.race_child import OPTIMIZE
+from malloc_game.solvers import SOLVERS
 from workloads.contest import rows
 from workloads.contest.rows import RaceRow
 from workloads.contest.runner import Progress
@@ -31,16 +32,18 @@ _GRACE = 900.0
 
 
 def choose_contenders(names: Sequence[str], others: Iterable[str] = ()) -> tuple[str, ...]:
-    """The contenders of these names, all if there are none.
+    """The contenders of these names; `CONTENDERS`, and who else is there, if there are none.
 
+    Any solver may be one, too (`agent.solver_loop`), if it is named.
     others: names of contenders that are not ours; once or more.
 
     Raises: WorkloadError: no such contender.
     """
     known = tuple(dict.fromkeys((*CONTENDERS, *others)))
+    possible = tuple(dict.fromkeys((*known, *SOLVERS)))
     for name in names:
-        if name not in known:
-            raise WorkloadError(f"no contender {name!r}; there are {', '.join(known)}")
+        if name not in possible:
+            raise WorkloadError(f"no contender {name!r}; there are {', '.join(possible)}")
     return tuple(dict.fromkeys(names)) or known
 
 

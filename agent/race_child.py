@@ -12,6 +12,8 @@ import json
 import sys
 import time
 
+from malloc_game.solvers import SOLVERS
+
 OPTIMIZE = "optimize"
 
 
@@ -23,6 +25,12 @@ def run(contender: str, program: str, target: str, seconds: float, seed: int, be
         offset = time.monotonic() - began
         found = optimize(program, target, seed=seed, deadline=began + seconds)
         history, xla_default = found.history, found.candidates["xla_default"].compiled
+    elif contender in SOLVERS:
+        from agent.solver_loop import solve_and_compile
+
+        offset = time.monotonic() - began
+        solved = solve_and_compile(contender, program, target, seed=seed, deadline=began + seconds)
+        history, xla_default = solved.history, solved.xla_default
     else:
         from workloads.compile import CompilerSession
         from workloads.rivals import run as run_rival
