@@ -34,7 +34,7 @@ _GRACE = 900.0
 def choose_contenders(names: Sequence[str], others: Iterable[str] = ()) -> tuple[str, ...]:
     """The contenders of these names; `CONTENDERS`, and who else is there, if there are none.
 
-    Any solver may be one, too (`agent.solver_loop`), if it is named.
+    Any solver may be one, too (`agent.race_solver`), if it is named.
     others: names of contenders that are not ours; once or more.
 
     Raises: WorkloadError: no such contender.

@@ -26,7 +26,7 @@ def run(contender: str, program: str, target: str, seconds: float, seed: int, be
         found = optimize(program, target, seed=seed, deadline=began + seconds)
         history, xla_default = found.history, found.candidates["xla_default"].compiled
     elif contender in SOLVERS:
-        from agent.solver_loop import solve_and_compile
+        from agent.race_solver import solve_and_compile
 
         offset = time.monotonic() - began
         solved = solve_and_compile(contender, program, target, seed=seed, deadline=began + seconds)

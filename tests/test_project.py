@@ -24,7 +24,7 @@ CLI = (
     "cli.py", "cli_common.py", "cli_doctor.py", "cli_fidelity.py", "cli_race.py", "cli_suite.py",
     "cli_time.py", "cli_train.py",
 )  # fmt: skip
-RACE = ("race.py", "race_child.py", "race_report.py")
+RACE = ("race.py", "race_child.py", "race_report.py", "race_solver.py")
 PACKAGES = ("malloc_game", "agent", "workloads")
 
 

@@ -1,4 +1,4 @@
-"""`optimize` with a solver of the suite in the agent's place: the opponent that is alike in all else.
+"""`optimize` with a solver of the suite in the agent's place: an opponent alike in all else.
 
 The same two compiles, the same questions to the compiler, the same way of asking for a mapping and
 of correcting costs. What differs is who plans: a solver that starts anew with every correction.
@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import malloc_game as mg
 from agent.compiler_loop import CompilerLoop, Progress, probing_seconds
 from malloc_game.solvers import Result, solve
 from workloads.compile import CompilerSession
@@ -57,8 +58,9 @@ def solve_and_compile(
         loop.extract(probing_seconds(deadline - time.monotonic()))
         loop.deadline = session.deadline = deadline
         rounds = _Rounds(loop, solver, seed)
+        has_decisions = int(mg.encode(loop.extraction.problem).num_decisions) > 0
         idle = 0
-        while loop.left() > 0 and idle < _MAX_IDLE:
+        while has_decisions and loop.left() > 0 and idle < _MAX_IDLE:
             idle = 0 if rounds.one() else idle + 1
         default = loop.candidates["xla_default"].compiled
         assert default is not None
