@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from malloc_game.bench_environments import (
     peer_environment,
     problem_with,
 )
+from malloc_game.platform import num_cores
 
 NUM_DECISIONS: tuple[int, ...] = (64, 512, 4096, 32768)
 BATCH_SIZES: tuple[int, ...] = (1, 64, 1024)
@@ -89,7 +89,6 @@ def run(
 def machine() -> dict[str, Any]:
     """Device, cores and versions."""
     device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {}
     for package in _PACKAGES:
         try:
@@ -99,7 +98,7 @@ def machine() -> dict[str, Any]:
     return {
         "platform": device.platform,
         "device": device.device_kind,
-        "cores": cores,
+        "cores": num_cores(),
         "versions": versions,
     }
 

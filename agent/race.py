@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agent.race_child import OPTIMIZE
+from malloc_game.platform import num_cores
 from malloc_game.solvers import SOLVERS
 from workloads.contest import rows
 from workloads.contest.rows import RaceRow
@@ -120,7 +121,7 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int, child: Sequence[s
         contender=name,
         seed=seed,
         seconds_limit=seconds,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        cores=num_cores(),
         xla_default=default,
         compiled=best,
         speedup=speedup,

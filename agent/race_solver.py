@@ -7,13 +7,13 @@ of correcting costs. What differs is who plans: a solver that starts anew with e
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import malloc_game as mg
 from agent.compiler_loop import CompilerLoop, Progress, probing_seconds
+from malloc_game.platform import num_cores
 from malloc_game.solvers import Result, solve
 from workloads.compile import CompilerSession
 
@@ -22,6 +22,7 @@ _RESERVE = 1.5
 _SHARE = 0.5  # of the time that is left besides, for one solve: the next one has corrected costs
 _LEAST_SECONDS = 2.0
 _MAX_IDLE = 4  # solves in a row that came to a mapping which was compiled before
+_SEEDS = 1000  # of the solves of one run, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +91,11 @@ class _Rounds:
 
     def _solve(self, seconds: float) -> list[Result]:
         """A solve on every core, each with a seed of its own."""
-        problem, cores = self._loop.problem_to_plan(), _num_cores()
-        first = (self._seed + self.number) * cores
+        problem, cores = self._loop.problem_to_plan(), num_cores()
+        first = self._seed * _SEEDS + self.number * cores
 
         def one(seed: int) -> Result:
             return solve(self._solver, problem, seconds, seed)
 
         with ThreadPoolExecutor(cores, self._solver) as pool:
             return list(pool.map(one, range(first, first + cores)))
-
-
-def _num_cores() -> int:
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

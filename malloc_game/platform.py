@@ -1,4 +1,4 @@
-"""Keeps JAX from trying to start a TPU on a machine that has the TPU compiler but no TPU."""
+"""What this machine offers: no TPU where there is only the TPU compiler, and so many cores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ _GPU_PLATFORMS = (
     ("cuda", ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"), "xla_cuda", "CUDA_VISIBLE_DEVICES"),
     ("rocm", ("/dev/kfd",), "xla_rocm", "HIP_VISIBLE_DEVICES"),
 )
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def configure_platform() -> str | None:

@@ -89,7 +89,7 @@ def test_doubt_grows_with_distance_and_shrinks_with_what_is_learned():
 
 
 def test_what_is_done_in_another_way_says_nothing_of_other_placements():
-    """A copy of 8 MiB on tpu7x, as in lstm: the vector unit does it within alternate memory."""
+    """A copy of 8 MiB on tpu7x, as in lstm, within alternate memory."""
     moved, observed = traffic(8000, 8000), {0: 27248, 0b11: 82176}
     mixed = mask_bits([0b01, 0b10], 2)
     assert Prediction(moved, observed).mean(mixed) == pytest.approx(

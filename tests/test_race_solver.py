@@ -50,17 +50,22 @@ def made(monkeypatch):
         return Result(assignment, cycles, seconds, None, {})
 
     monkeypatch.setattr(race_solver, "solve", solve)
-    monkeypatch.setattr(race_solver, "_num_cores", lambda: 2)
+    monkeypatch.setattr(race_solver, "num_cores", lambda: 2)
     monkeypatch.setattr(race_solver.time, "monotonic", lambda: loop.now)
     rounds = race_solver._Rounds(loop, "beam", seed=3)
     return types.SimpleNamespace(loop=loop, asked=asked, answers=answers, rounds=rounds)
 
 
 def test_the_best_of_all_cores_is_compiled(made):
-    made.answers |= {6: (40.0, inside("x")), 7: (30.0, inside("y")), 8: (20.0, inside("x"))}
+    made.answers |= {
+        3000: (40.0, inside("x")),
+        3001: (30.0, inside("y")),
+        3002: (20.0, inside("x")),
+    }
     assert made.rounds.one() and made.rounds.one()
     assert made.loop.proposed == [("beam", inside("y")), ("beam", inside("x"))]
-    assert sorted(seed for *_, seed in made.asked) == [6, 7, 8, 9], "every solve has its own seed"
+    seeds = [seed for *_, seed in made.asked]
+    assert sorted(seeds) == [3000, 3001, 3002, 3003], "every solve has its own"
 
 
 def test_a_solve_has_half_of_the_time_that_a_compile_leaves(made):

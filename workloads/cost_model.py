@@ -36,9 +36,9 @@ _LEVEL_VARIANCE = 0.1
 _JITTER = 1e-6
 _LEAST_LEFT = 0.02  # no prediction is below this share of the all-default cycles
 # A placement that costs more than this, of the all-default cycles, is another way of doing the same
-# (a copy within alternate memory on tpu7x, done by the vector unit: 3.0) and says nothing of other
-# placements. In training programs all such kinds of instructions but one cost 0.8 to 1.0 wherever
-# else they are placed; up to 1.5, as on v4, is the ordinary price of writing to alternate memory.
+# (copies of 8 MiB within alternate memory on tpu7x: 3.0) and says nothing of other placements. In
+# training programs all such kinds of instructions but one cost 0.8 to 1.0 wherever else they are
+# placed; up to 1.5, as on v4, is the ordinary price of writing to alternate memory.
 _ANOTHER_WAY = 2.0
 
 
