@@ -95,23 +95,34 @@ def test_solvers_race_by_their_names(monkeypatch):
     assert found == {"history": [(10.0, 90.0)], "xla_default": 100.0}
 
 
-def test_without_decisions_there_is_nothing_to_solve(monkeypatch):
+@pytest.fixture
+def extracted(made, monkeypatch):
+    """A run with made-up rounds of a problem."""
+
+    def run(problem, seconds):
+        made.loop.seconds = seconds
+        made.loop.extraction = types.SimpleNamespace(problem=problem)
+        made.loop.candidates = {"xla_default": types.SimpleNamespace(compiled=7.0)}
+        made.loop.history, made.loop.num_compiles, made.loop.extract = [], 2, probed.append
+        monkeypatch.setattr(race_solver, "CompilerLoop", lambda session, say: made.loop)
+        return race_solver.solve_and_compile("beam", chain(), "v5e", seed=0, deadline=120.0)
+
+    probed = []
+    yield run
+    assert probed == [12.0]
+
+
+def test_without_decisions_there_is_nothing_to_solve(extracted, made):
     values = tuple(dataclasses.replace(v, may_be_in_alternate=False) for v in PROBLEM.values)
     nothing = PROBLEM.replace(values=values)
-    monkeypatch.setattr(race_solver, "solve", lambda *args: pytest.fail("nothing to solve"))
+    assert extracted(nothing, 100.0) == race_solver.Solved((), 7.0, 0, 2)
+    assert made.asked == []
 
-    class Fake(Loop):
-        extraction = types.SimpleNamespace(problem=nothing)
-        candidates = {"xla_default": types.SimpleNamespace(compiled=7.0)}
-        history, num_compiles = [], 2
 
-        def extract(self, probe_seconds):
-            assert probe_seconds == 12.0
-
-    monkeypatch.setattr(race_solver, "CompilerLoop", lambda session, say: Fake(100.0))
-    monkeypatch.setattr(race_solver.time, "monotonic", lambda: 0.0)
-    done = race_solver.solve_and_compile("greedy", chain(), "v5e", seed=0, deadline=120.0)
-    assert done == race_solver.Solved((), 7.0, 0, 2)
+# A round takes 10 s on the made-up clock, and all but the first come to the same mapping.
+@pytest.mark.parametrize(("seconds", "rounds"), [(25.0, 3), (1000.0, 1 + race_solver._MAX_IDLE)])
+def test_rounds_end_with_the_time_or_when_nothing_new_comes(extracted, seconds, rounds):
+    assert extracted(PROBLEM, seconds).num_solves == rounds
 
 
 @pytest.mark.requires_libtpu

@@ -38,7 +38,7 @@ _LEAST_LEFT = 0.02  # no prediction is below this share of the all-default cycle
 # A placement that costs more than this, of the all-default cycles, is another way of doing the same
 # (copies of 8 MiB within alternate memory on tpu7x: 3.0) and says nothing of other placements. In
 # training programs all such kinds of instructions but one cost 0.8 to 1.0 wherever else they are
-# placed; up to 1.5, as on v4, is the ordinary price of writing to alternate memory.
+# placed; up to 1.8, as on v4, is the ordinary price of writing to alternate memory.
 _ANOTHER_WAY = 2.0
 
 
@@ -83,9 +83,11 @@ class Prediction:
         self._saved = share * np.where(traffic.is_output, _OUTPUT_SHARE, _INPUT_SHARE)
         self._has_base = 0 in observed
         self.base = float(max(observed.get(0, max(observed.values())), 1))
-        most = _ANOTHER_WAY * self.base if self._has_base else np.inf
-        masks = [mask for mask in observed if mask or not self._has_base]
-        masks = [mask for mask in masks if observed[mask] <= most]
+        masks = [
+            mask
+            for mask, cycles in observed.items()
+            if (mask or not self._has_base) and cycles <= _ANOTHER_WAY * self.base
+        ]
         self._shown = mask_bits(masks, len(moved))
         cycles = np.array([observed[mask] for mask in masks], np.float64)
         surprise = cycles / self.base - self._prior(self._shown)
