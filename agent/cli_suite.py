@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 def extra_solvers() -> dict[str, Solver]:
     """Solvers for `bench` that `malloc_game.solvers` does not have, by name; see its `Solver`."""
-    from agent.solver import agent
+    from agent.solver import agent, zero_shot
 
-    return {"agent": agent}
+    return {"agent": agent, "zero_shot": zero_shot}
 
 
 _FILTERS = (

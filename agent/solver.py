@@ -1,10 +1,13 @@
-"""The pretrained agent as one more solver: a problem and some seconds in, a mapping out."""
+"""The pretrained agent as two more solvers: a problem and some seconds in, a mapping out."""
 
 from __future__ import annotations
 
-from agent.pretrained import make_planner
+import malloc_game as mg
+from agent.pretrained import load_pretrained, make_planner
+from agent.zero_shot import zero_shot as play_one_game
 from malloc_game.problem import Problem
 from malloc_game.solvers import Result
+from malloc_game.solvers.decode import to_assignment
 from malloc_game.solvers.result import Progress, Search
 
 
@@ -29,3 +32,25 @@ def agent(
         search.offer(planner.best_assignment)
     stats = planner.stats()
     return search.result(games=stats["games"], found_by=planner.best_source)
+
+
+def zero_shot(
+    problem: Problem,
+    seconds: float,
+    seed: int = 0,
+    *,
+    max_iterations: int | None = None,
+    progress: Progress | None = None,
+    goal: float | None = None,
+) -> Result:
+    """One game of the agent that ships, without noise or learning, 32 simulations a move.
+
+    The game is played to its end, however long that takes, and draws nothing: `seconds` and `seed`
+    change nothing."""
+    del seed
+    search = Search(problem, seconds, max_iterations, progress, goal)
+    agent_that_ships = load_pretrained()
+    program = mg.encode(problem, rules=agent_that_ships[0].rules)
+    actions, _ = play_one_game(problem, agent_that_ships)
+    search.offer(to_assignment(problem, program, actions, "zero_shot"))
+    return search.result(games=1)

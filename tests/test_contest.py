@@ -694,3 +694,6 @@ def test_compiled_standings_by_hand():
     assert (b.against_xla, b.against_rivals) == (scores.Record(0, 1, 0), scores.Record(0, 0, 1))
     assert a.speedup == pytest.approx(1.0)
     assert a.speedup_predicted == pytest.approx(math.sqrt(2))
+    # All that is to be won on one pair; nothing on the other, where XLA's default is faster.
+    assert a.gap_closed == a.gap_closed_median == pytest.approx(0.5)
+    assert b.gap_closed == 0.0

@@ -10,6 +10,7 @@ import malloc_game as mg
 from agent.pretrained import AGENT_FILE, TRAINING_FILE, load_pretrained, make_planner
 from agent.pretrained import planning_config as config_for_planning
 from agent.solver import agent
+from agent.solver import zero_shot as zero_shot_solver
 from agent.train import init_train_state
 from agent.training_config import TrainingConfig
 from agent.zero_shot import zero_shot
@@ -63,3 +64,11 @@ def test_the_agent_as_a_solver_gives_a_valid_mapping_and_says_when_it_was_found(
     assert mg.latency(problem, result.assignment).cycles == pytest.approx(result.latency_cycles)
     assert result.latency_cycles <= int(mg.greedy(mg.encode(problem))[0].latency)
     assert result.stats["improvements"] and result.stats["found_by"]
+
+
+def test_one_game_of_the_agent_is_a_solver_too_and_seeds_and_seconds_change_nothing():
+    problem = mg.random_problem(11, 24)
+    found, again = zero_shot_solver(problem, 60.0), zero_shot_solver(problem, 0.001, seed=5)
+    assert mg.check(problem, found.assignment) == []
+    assert found.latency_cycles == zero_shot(problem, load_pretrained())[1]
+    assert found.assignment == again.assignment

@@ -107,6 +107,8 @@ class CompiledStanding:
     speedup: float | None  # compiled, over XLA's default compiled; geometric mean
     speedup_monotone: float | None
     speedup_predicted: float | None  # of the same mappings
+    gap_closed: float | None  # compiled, mean over the contended pairs; XLA's default where faster
+    gap_closed_median: float | None
     honoured: float | None  # mean
     against_xla: Record
     against_rivals: Record  # the best other solver that was compiled on the pair
@@ -212,6 +214,7 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
     found = []
     for solver, mine in of_solver.items():
         good = [(row, c) for row, c in mine if c.error is None]
+        gaps = _compiled_gaps(good)
         found.append(
             CompiledStanding(
                 solver=solver,
@@ -220,12 +223,24 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
                 speedup=geometric_mean(c.compiled_speedup for _, c in good),
                 speedup_monotone=geometric_mean(c.compiled_speedup_monotone for _, c in good),
                 speedup_predicted=geometric_mean(r.speedup for r, _ in good if r.speedup),
+                gap_closed=mean(gaps),
+                gap_closed_median=statistics.median(gaps) if gaps else None,
                 honoured=mean(c.honoured for _, c in good),
                 against_xla=record((c.compiled, c.xla_default_compiled) for _, c in good),
                 against_rivals=record(both for row, _ in good for both in against_rivals(row)),
             )
         )
     return sorted(found, key=lambda s: -(s.speedup or 0.0))
+
+
+def _compiled_gaps(joined: Iterable[tuple[Row, CompiledRow]]) -> list[float]:
+    """Gap closed on each contended pair by what would be used: XLA's default where it is faster."""
+    gaps = [
+        gap_closed(c.xla_default_compiled, row.bound, min(c.compiled, c.xla_default_compiled))
+        for row, c in joined
+        if row.contended
+    ]
+    return [gap for gap in gaps if gap is not None]
 
 
 def profile(latencies: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
