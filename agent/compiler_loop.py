@@ -34,6 +34,8 @@ _GREEDY_ROUNDS = 3
 _MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
 # A random mapping takes about so much longer to compile than XLA's: it has more copies.
 _OF_FIRST = 2.5
+# And one of ours, which may be refused a few times before it is.
+RESERVE = 1.5
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
 # Before the search has something to promise: variants, what is worth having, the best so far.
@@ -348,6 +350,11 @@ class CompilerLoop:
     def left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self.deadline - time.monotonic()
+
+    def seconds_before_the_last(self) -> float | None:
+        """How long the last compile can wait, at least 0; None if there is time for more."""
+        each = RESERVE * self.seconds_of_first
+        return max(self.left() - each, 0.0) if self.left() < 2 * each else None
 
 
 def _anonymous(assignment: mg.Assignment) -> mg.Assignment:

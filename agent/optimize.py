@@ -105,8 +105,10 @@ def optimize(
 def _plan(
     loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
 ) -> tuple[str | None, dict]:
-    """Greedy first, then all others by turns, while the agent plans; who found the agent's best,
-    and the planner's statistics. is_hard: what is compiled after the deadline is of no use."""
+    """Greedy first, then all others by turns, while the agent plans; but the agent alone where one
+    compile is all there is time for. Who found the agent's best, and the planner's statistics.
+
+    is_hard: what is compiled after the deadline is of no use."""
     problem, known = loop.extraction.problem, (loop.xla_default,)
     with BackgroundPlanner(
         lambda: make_planner(problem, seed, config, known=known),
@@ -115,8 +117,10 @@ def _plan(
         loop.say("the agent sets out")
         background.start(loop.deadline)
         loop.calibrate(budget * _CALIBRATION_SHARE, seed)
-        loop.correct_greedy(budget * _GREEDY_SHARE)
         proposing = Proposing(loop, background, problem, seed, budget)
+        spare = loop.seconds_before_the_last() if is_hard else None
+        if spare is None or not proposing.only_turn(spare):
+            loop.correct_greedy(budget * _GREEDY_SHARE)
         proposing.plan_anew()
         take_turns(proposing.turns(), loop.best_compiled, loop.left)
         planner = background.stop()

@@ -24,6 +24,9 @@ _TURNS_PER_BUDGET = 6
 # Share of the budget that the first turn of the guided search may take: a dozen checks for each
 # compile.
 _GUIDED_SHARE = 0.1
+# Of the time that the only compile can wait, so much is planned, whatever there is by then; and so
+# much if there is nothing yet.
+_PLANNED_SHARE, _LONGEST_SHARE = 0.5, 0.9
 
 
 def turn_seconds(budget: float) -> float:
@@ -66,6 +69,21 @@ class Proposing:
         self._loop.propose("agent", assignment)
         if former is not self._loop.candidates.get("agent"):
             self.found_by = found_by
+
+    def only_turn(self, seconds: float) -> bool:
+        """What the agent thinks best after a part of `seconds`, where one compile is all there is.
+
+        Its plan at that time is better than what greedy has at once. False if it has none."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < seconds * _LONGEST_SHARE:
+            if waited >= seconds * _PLANNED_SHARE and self._background.best() is not None:
+                break
+            time.sleep(_POLL_SECONDS)
+        found = self._background.best()
+        if found is None:
+            return False
+        self.propose(found.assignment, found.source)
+        return True
 
     def plan_anew(self) -> None:
         """The agent goes on with the costs of now, and from the best of all."""

@@ -12,13 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import malloc_game as mg
-from agent.compiler_loop import CompilerLoop, Progress, probing_seconds
+from agent.compiler_loop import RESERVE, CompilerLoop, Progress, probing_seconds
 from malloc_game.platform import num_cores
 from malloc_game.solvers import Result, solve
 from workloads.compile import CompilerSession
 
-# A mapping of our own takes longer to compile than XLA's, and may be refused a few times before.
-_RESERVE = 1.5
 _SHARE = 0.5  # of the time that is left besides, for one solve: the next one has corrected costs
 _LEAST_SECONDS = 2.0
 _MAX_IDLE = 4  # solves in a row that came to a mapping which was compiled before
@@ -78,7 +76,7 @@ class _Rounds:
 
     def one(self) -> bool:
         """Solve, and have the result compiled; False if that was done before."""
-        left = self._loop.left() - _RESERVE * self._longest
+        left = self._loop.left() - RESERVE * self._longest
         seconds = max(_SHARE * left, _LEAST_SECONDS)
         found = min(self._solve(seconds), key=lambda result: result.latency_cycles)
         self.number += 1

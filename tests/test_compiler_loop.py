@@ -62,6 +62,16 @@ def test_the_guided_search_is_as_slow_as_its_checks(monkeypatch, loop, is_fast, 
     assert loop.seconds_of_guided() == seconds
 
 
+@pytest.mark.parametrize(
+    ("left", "waits"), [(100.0, None), (60.0, None), (59.0, 29.0), (30.0, 0.0), (-5.0, 0.0)]
+)
+def test_the_last_compile_may_wait_as_long_as_it_still_fits(monkeypatch, loop, left, waits):
+    loop.seconds_of_first = 20.0  # one of ours may take 30
+    monkeypatch.setattr(compiler_loop.time, "monotonic", lambda: 1000.0)
+    loop.deadline = 1000.0 + left
+    assert loop.seconds_before_the_last() == waits
+
+
 @pytest.mark.parametrize(("share", "promises"), [(0.0, False), (0.1, True)])
 def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, share, promises):
     found = inside("x", "y")

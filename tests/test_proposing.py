@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import types
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from agent.problem_planner import Best
 from agent.proposing import Proposing
 from workloads.learning import plan_greedily
 
+optimize_module = importlib.import_module("agent.optimize")
 PROBLEM = mg.random_problem(3, 24)
 PLAN, DEFAULT = plan_greedily(PROBLEM), mg.all_default(PROBLEM)
 
@@ -166,3 +169,51 @@ def test_a_turn_without_any_plan_ends(monkeypatch):
     background = Background(None)
     Proposing(loop, background, PROBLEM, 7, 90.0).agent_turn()
     assert loop.proposed == loop.given_up == []
+
+
+@pytest.mark.parametrize(
+    ("made_after", "waited"), [(0.0, 10.0), (14.0, 14.0), (18.5, None)], ids=["soon", "late", "no"]
+)
+def test_the_only_compile_is_of_what_the_agent_has_planned_by_then(monkeypatch, made_after, waited):
+    clock = [0.0]
+
+    def sleep(seconds):
+        clock[0] += 0.5
+
+    monkeypatch.setattr(
+        proposing_module, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    )
+    loop = Loop([90.0])
+    proposing, background = make(loop)
+    best = background.found
+    background.best = lambda: best if clock[0] >= made_after else None
+    assert proposing.only_turn(20.0) is (waited is not None)
+    assert loop.proposed == ([] if waited is None else [PLAN])
+    assert clock[0] == (18.0 if waited is None else waited)
+
+
+@pytest.mark.parametrize("is_planned", [True, False])
+@pytest.mark.parametrize("waits", [5.0, None])
+@pytest.mark.parametrize("is_hard", [True, False])
+def test_greedy_goes_first_unless_one_compile_is_all_there_is(
+    monkeypatch, is_hard, waits, is_planned
+):
+    done = []
+    background = MagicMock()
+    background.__enter__.return_value = background
+    proposing = types.SimpleNamespace(
+        plan_anew=lambda: done.append("anew"), turns=list, found_by="stretches"
+    )
+    proposing.only_turn = lambda seconds: done.append(seconds) or is_planned
+    loop = MagicMock(candidates={"agent": None})
+    loop.seconds_before_the_last.return_value = waits
+    loop.correct_greedy.side_effect = lambda seconds: done.append("greedy")
+    loop.promises.return_value = False
+    monkeypatch.setattr(optimize_module, "BackgroundPlanner", lambda *how, **too: background)
+    monkeypatch.setattr(optimize_module, "Proposing", lambda *how: proposing)
+    monkeypatch.setattr(optimize_module, "take_turns", lambda *how: None)
+    monkeypatch.setattr(optimize_module, "_say_how_far", lambda *how: None)
+    assert optimize_module._plan(loop, None, 0, 100.0, is_hard)[0] == "stretches"
+    is_last = is_hard and waits is not None
+    first = [5.0] if is_last else []
+    assert done == [*first, *([] if is_last and is_planned else ["greedy"]), "anew"]
