@@ -24,9 +24,6 @@ _TURNS_PER_BUDGET = 6
 # Share of the budget that the first turn of the guided search may take: a dozen checks for each
 # compile.
 _GUIDED_SHARE = 0.1
-# Of the time that the only compile can wait, so much is planned, whatever there is by then; and so
-# much if there is nothing yet.
-_PLANNED_SHARE, _LONGEST_SHARE = 0.5, 0.9
 
 
 def turn_seconds(budget: float) -> float:
@@ -71,16 +68,11 @@ class Proposing:
             self.found_by = found_by
 
     def only_turn(self, seconds: float) -> bool:
-        """What the agent thinks best after a part of `seconds`, where one compile is all there is.
+        """What the agent thinks best after `seconds`, where one compile is all there is.
 
         Its plan at that time is better than what greedy has at once. False if it has none."""
-        began = time.monotonic()
-        while (waited := time.monotonic() - began) < seconds * _LONGEST_SHARE:
-            if waited >= seconds * _PLANNED_SHARE and self._background.best() is not None:
-                break
-            time.sleep(_POLL_SECONDS)
-        found = self._background.best()
-        if found is None:
+        time.sleep(seconds)
+        if (found := self._background.best()) is None:
             return False
         self.propose(found.assignment, found.source)
         return True

@@ -171,25 +171,19 @@ def test_a_turn_without_any_plan_ends(monkeypatch):
     assert loop.proposed == loop.given_up == []
 
 
-@pytest.mark.parametrize(
-    ("made_after", "waited"), [(0.0, 10.0), (14.0, 14.0), (18.5, None)], ids=["soon", "late", "no"]
-)
-def test_the_only_compile_is_of_what_the_agent_has_planned_by_then(monkeypatch, made_after, waited):
-    clock = [0.0]
-
-    def sleep(seconds):
-        clock[0] += 0.5
-
-    monkeypatch.setattr(
-        proposing_module, "time", types.SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
-    )
+@pytest.mark.parametrize("is_made", [True, False])
+def test_the_only_compile_is_of_what_the_agent_has_planned_by_then(monkeypatch, is_made):
     loop = Loop([90.0])
     proposing, background = make(loop)
-    best = background.found
-    background.best = lambda: best if clock[0] >= made_after else None
-    assert proposing.only_turn(20.0) is (waited is not None)
-    assert loop.proposed == ([] if waited is None else [PLAN])
-    assert clock[0] == (18.0 if waited is None else waited)
+    best, background.found = background.found, Best(DEFAULT, 2.0, "seed")
+
+    def sleep(seconds):
+        assert seconds == 20.0
+        background.found = best if is_made else None
+
+    monkeypatch.setattr(proposing_module.time, "sleep", sleep)
+    assert proposing.only_turn(20.0) is is_made
+    assert loop.proposed == ([PLAN] if is_made else [])
 
 
 @pytest.mark.parametrize("is_planned", [True, False])
