@@ -7,7 +7,7 @@ from agent.pretrained import load_pretrained, make_planner
 from agent.zero_shot import zero_shot as play_one_game
 from malloc_game.problem import Problem
 from malloc_game.solvers import Result
-from malloc_game.solvers.decode import to_assignment
+from malloc_game.solvers.decode import replay
 from malloc_game.solvers.result import Progress, Search
 
 
@@ -49,8 +49,8 @@ def zero_shot(
     change nothing."""
     del seed
     search = Search(problem, seconds, max_iterations, progress, goal)
-    agent_that_ships = load_pretrained()
-    program = mg.encode(problem, rules=agent_that_ships[0].rules)
-    actions, _ = play_one_game(problem, agent_that_ships)
-    search.offer(to_assignment(problem, program, actions, "zero_shot"))
+    config, params = load_pretrained()
+    actions, _ = play_one_game(problem, (config, params))
+    state = replay(mg.encode(problem, rules=config.rules), actions)
+    search.offer(mg.to_assignment(problem, state, "zero_shot", rules=config.rules))
     return search.result(games=1)
