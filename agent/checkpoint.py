@@ -73,12 +73,15 @@ class Checkpoints:
         self._manager.close()
 
     def _restore(self, number: int, **args: Any) -> Any:
+        former = sys.unraisablehook
+        _ignore_late_reads()  # before: some are late before the error has come up to here
         try:
-            return self._manager.restore(number, args=ocp.args.Composite(**args))
+            found = self._manager.restore(number, args=ocp.args.Composite(**args))
         except Exception as error:  # orbax, tensorstore and JSON raise many kinds
-            _ignore_late_reads()
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise self._unusable(number, reason[:200]) from error
+        sys.unraisablehook = former  # whatever was read has come
+        return found
 
     def _unusable(self, number: int, reason: str) -> ConfigError:
         return ConfigError(
@@ -88,7 +91,7 @@ class Checkpoints:
 
 
 def _ignore_late_reads() -> None:
-    """Keep quiet about reads that end after their restore has failed.
+    """From now on, keep quiet about reads that end when their restore has failed.
 
     orbax closes the event loop when the first array cannot be read; tensorstore's threads then fail
     to report the others to it, and the interpreter would print a traceback for each.

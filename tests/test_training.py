@@ -160,15 +160,26 @@ def test_a_damaged_checkpoint_is_refused_with_its_name(problems, run):
 def test_reads_that_end_after_a_failed_restore_print_nothing(tmp_path, monkeypatch):
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
-    checkpoints = Checkpoints(tmp_path / "c", 2)
-    for _ in range(2):
-        with pytest.raises(ConfigError):
-            checkpoints.record(7)
-    checkpoints.close()
     late, other = (
         types.SimpleNamespace(exc_value=RuntimeError(text))
         for text in ("Event loop is closed", "another")
     )
+    checkpoints = Checkpoints(tmp_path / "c", 2)
+    checkpoints.save(1, {"x": np.arange(3)}, {})
+    checkpoints.record(1)
+    sys.unraisablehook(late)
+    assert printed == [late]  # nothing has failed: it is somebody else's
+    printed.clear()
+
+    def fails(*_, **__):
+        sys.unraisablehook(late)  # a read can be late before the error has come up
+        raise ValueError("damaged")
+
+    monkeypatch.setattr(checkpoints._manager, "restore", fails)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            checkpoints.record(1)
+    checkpoints.close()
     sys.unraisablehook(late)
     sys.unraisablehook(other)
     assert printed == [other]
