@@ -71,59 +71,62 @@ def _ends(processes, timeout=550):
             process.kill()
 
 
-def _losses(out):
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss/total"] for line in lines]
+def _losses(out, iterations):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(1, iterations + 1))
+    return [line["loss/total"] for line in lines]
 
 
-@pytest.mark.slow
-def test_two_processes_learn_as_one_that_has_all_devices(problems, cache, tmp_path):
-    told = ["--iterations", 6, "--out"]
-    module = "tests.train_processes"
-    two = _start_two(module, [*told, tmp_path / "two", *problems], cache)
-    printed = _ends(two)
-    assert [process.returncode for process in two] == [0, 0], printed
-    digests = [json.loads(stdout.splitlines()[-1]) for stdout, _ in printed]
-    # The same parameters on all devices of both.
-    assert len(digests[0]) == len(digests[1]) == 4
-    assert len({*digests[0], *digests[1]}) == 1
-    assert "moves/s" in printed[0][0] and "moves/s" not in printed[1][0]
-
-    one = [_start(module, ["--num-hosts", 2, *told, tmp_path / "one", *problems], 8, cache)]
-    printed = _ends(one)
-    assert one[0].returncode == 0, printed
-    # The same games and batches; sums over devices may be taken in another order.
-    losses = [_losses(tmp_path / name) for name in ("one", "two")]
-    assert len(losses[0]) == len(losses[1]) == 6
-    np.testing.assert_allclose(losses[0][0], losses[1][0], rtol=1e-5)
-    np.testing.assert_allclose(*[np.mean(x) for x in losses], rtol=0.1)
-
-
-@pytest.mark.slow
-def test_one_of_two_is_killed_and_both_go_on_from_the_last_checkpoint(problems, cache, tmp_path):
-    out, config = tmp_path / "out", tmp_path / "config.json"
-    config.write_text(CONFIG.to_json())
-    files = [x for path in problems for x in ("--problems", path)]
-    told = ["train", "--config", config, "--out", out, *files]
-    first = _start_two("agent.cli", [*told, "--iterations", 10**6], cache)
+def _wait_for_a_second_checkpoint(out, processes):
     end = time.monotonic() + 500
     while not any(x.name == "2" for x in out.glob("checkpoints/*")):
-        assert time.monotonic() < end and all(p.poll() is None for p in first)
+        assert time.monotonic() < end and all(p.poll() is None for p in processes)
         time.sleep(0.05)
+
+
+def _latest(out):
+    checkpoints = Checkpoints(out / "checkpoints", 2)
+    latest = checkpoints.latest()
+    checkpoints.close()
+    return latest
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_killed_go_on_and_learn_as_one_that_has_all_devices(
+    problems, cache, tmp_path
+):
+    out, config = tmp_path / "two", tmp_path / "config.json"
+    config.write_text(CONFIG.to_json())
+    files = [x for path in problems for x in ("--problems", path)]
+    told = ["train", "--config", config, "--out", out, "--iterations", 10**6, *files]
+    first = _start_two("agent.cli", told, cache)
+    _wait_for_a_second_checkpoint(out, first)
     first[1].send_signal(signal.SIGKILL)
     began = time.monotonic()
     _ends(first, timeout=120)
     assert first[0].returncode != 0  # it did not wait for ever
     assert time.monotonic() - began < 120
-    checkpoints = Checkpoints(out / "checkpoints", 2)
-    latest = checkpoints.latest()
-    checkpoints.close()
-    second = _start_two("agent.cli", [*told, "--iterations", latest + 2, "--resume"], cache)
+
+    latest = _latest(out)
+    told = ["--iterations", latest + 4, *problems, "--out"]
+    second = _start_two("tests.train_processes", [*told, out, "--resume"], cache)
     printed = _ends(second)
     assert [process.returncode for process in second] == [0, 0], printed
     assert f"resumed after iteration {latest}" in printed[0][0]
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["iteration"] for line in lines] == list(range(1, latest + 3))
+    assert "moves/s" in printed[0][0] and "moves/s" not in printed[1][0]
+    digests = [json.loads(stdout.splitlines()[-1]) for stdout, _ in printed]
+    # The same parameters on all devices of both.
+    assert len(digests[0]) == len(digests[1]) == 4
+    assert len({*digests[0], *digests[1]}) == 1
+
+    alone = tmp_path / "one"
+    one = [_start("tests.train_processes", ["--num-hosts", 2, *told, alone], 8, cache)]
+    printed = _ends(one)
+    assert one[0].returncode == 0, printed
+    # The same games and batches; sums over devices may be taken in another order.
+    losses = [_losses(directory, latest + 4) for directory in (alone, out)]
+    np.testing.assert_allclose(losses[0][0], losses[1][0], rtol=1e-5)
+    np.testing.assert_allclose(*[np.mean(x) for x in losses], rtol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,16 @@ def main() -> None:
     parser.add_argument("--num-hosts", type=int, default=1)
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("problems", type=pathlib.Path, nargs="+")
     told = parser.parse_args()
     if told.coordinator:
         hosts.connect(told.coordinator, told.process_count, told.process_id)
     if told.process_count == 1:  # one process that trains as several hosts would
         training.make_mesh = lambda: make_mesh(num_hosts=told.num_hosts)
-    trainer = train_command.train(CONFIG, told.problems, [], told.out, iterations=told.iterations)
+    trainer = train_command.train(
+        CONFIG, told.problems, [], told.out, iterations=told.iterations, resume=told.resume
+    )
     print(json.dumps(digests(trainer.arrays()["train_state"])))
 
 
