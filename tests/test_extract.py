@@ -334,8 +334,9 @@ def _extraction_of(program, target):
 
 
 @requires_libtpu
-def test_every_buffer_of_a_suite_program_is_one_value():
-    assert _check_every_buffer(_extraction_of("train_mlp", "tpu7x")) > 25
+@pytest.mark.parametrize("program", ["alexnet", "train_mlp"])
+def test_every_buffer_of_a_suite_program_is_one_value(program):
+    assert _check_every_buffer(_extraction_of(program, "tpu7x")) > 25
 
 
 @requires_libtpu

@@ -17,12 +17,11 @@ import jax
 import numpy as np
 from agent.mesh import make_mesh
 from agent.training import Trainer
-from tests.train_processes import CONFIG
-from tests.training_for_tests import tasks
+from tests.training_for_tests import SMALL, tasks
 
 found = {}
 for devices in (1, 8):
-    trainer = Trainer(CONFIG, tasks(12, 14), mesh=make_mesh(devices))
+    trainer = Trainer(SMALL, tasks(12, 14), mesh=make_mesh(devices))
     losses = [trainer.iterate()["loss"]["total"] for _ in range(40)]
     differing = 0
     for leaf in jax.tree.leaves(trainer.arrays()["train_state"]):
