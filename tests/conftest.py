@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -17,6 +18,7 @@ from malloc_game.platform import configure_platform, has_libtpu
 # quarter less, and with JAX's own setting, which stands for LLVM's passes, a third less again.
 QUICK_COMPILES = "--xla_cpu_use_fusion_emitters=false"
 COMPILING_NOTEBOOK = "2_from_jax_to_the_compiler.ipynb"
+TRAINING_NOTEBOOK = "3_train_an_agent.ipynb"
 
 configure_platform()
 # An accidental outer product is the commonest silent mistake in array code.
@@ -83,6 +85,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="libtpu is not installed (Linux x86-64 only)"))
         if item.get_closest_marker("requires_gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Gives one notebook LLVM's passes back: it trains for longer than it compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.path.name == TRAINING_NOTEBOOK:
+            patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
+        return (yield)
 
 
 def _has_gpu() -> bool:
