@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     kept = os.environ.get("MALLOCGAME_TEST_CACHE")
     cache = kept or tempfile.mkdtemp(prefix="mallocgame-test-")
     os.environ["MALLOCGAME_CACHE"] = cache
+    config.pluginmanager.register(_PassesForTraining())
     if not hasattr(config, "workerinput"):
         _share_compiled_code(cache)
         _compile_quickly()
@@ -87,13 +88,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Gives one notebook LLVM's passes back: it trains for longer than it compiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        if item.path.name == TRAINING_NOTEBOOK:
-            patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
-        return (yield)
+class _PassesForTraining:
+    """Gives one notebook LLVM's passes back: it trains for longer than it compiles.
+
+    A plugin of its own, since hooks of this file are called for items of this folder only.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            if item.path.name == TRAINING_NOTEBOOK:
+                patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
+            return (yield)
 
 
 def _has_gpu() -> bool:
