@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class _PassesForTraining:
     """Gives one notebook LLVM's passes back: it trains for longer than it compiles.
 
-    A plugin of its own, since hooks of this file are called for items of this folder only.
+    A plugin of its own: hooks of this file that are about one item miss those of other folders.
     """
 
     @pytest.hookimpl(wrapper=True)
