@@ -98,8 +98,8 @@ def test_two_processes_of_which_one_is_killed_go_on_and_learn_as_one_that_has_al
     out, config = tmp_path / "two", tmp_path / "config.json"
     config.write_text(CONFIG.to_json())
     files = [x for path in problems for x in ("--problems", path)]
-    told = ["train", "--config", config, "--out", out, "--iterations", 10**6, *files]
-    first = _start_two("agent.cli", told, cache)
+    told = ["--config", config, *files, "--iterations"]
+    first = _start_two("agent.cli", ["train", *told, 10**6, "--out", out], cache)
     _wait_for_a_second_checkpoint(out, first)
     first[1].send_signal(signal.SIGKILL)
     began = time.monotonic()
@@ -108,7 +108,7 @@ def test_two_processes_of_which_one_is_killed_go_on_and_learn_as_one_that_has_al
     assert time.monotonic() - began < 120
 
     latest = _latest(out)
-    told = ["--iterations", latest + 4, *problems, "--out"]
+    told = [*told, latest + 4, "--out"]
     second = _start_two("tests.train_processes", [*told, out, "--resume"], cache)
     printed = _ends(second)
     assert [process.returncode for process in second] == [0, 0], printed

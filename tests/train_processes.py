@@ -1,6 +1,6 @@
 """One of several processes that train as one, for tests: `python -m tests.train_processes ...`.
 
-Trains on files as `mallocgame train` does, and prints one line of JSON: digests of the
+It is the command `mallocgame train`, which prints one line of JSON more: digests of the
 parameters, as every device of this process has them.
 """
 
@@ -10,12 +10,12 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import pathlib
+import sys
 
 import jax
 import numpy as np
 
-from agent import hosts, train_command, training
+from agent import cli, train_command, training
 from agent.mesh import make_mesh
 from tests.training_for_tests import SMALL
 
@@ -35,25 +35,23 @@ def digests(train_state) -> list[str]:
 
 
 def main() -> None:
-    """Trains, and prints."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--coordinator")
-    parser.add_argument("--process-count", type=int, default=1)
-    parser.add_argument("--process-id", type=int, default=0)
-    parser.add_argument("--num-hosts", type=int, default=1)
-    parser.add_argument("--iterations", type=int, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("problems", type=pathlib.Path, nargs="+")
-    told = parser.parse_args()
-    if told.coordinator:
-        hosts.connect(told.coordinator, told.process_count, told.process_id)
-    if told.process_count == 1:  # one process that trains as several hosts would
+    """Runs `mallocgame train` with these arguments, and prints.
+
+    With --num-hosts N, one process trains as N hosts would.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num-hosts", type=int)
+    told, arguments = parser.parse_known_args()
+    if told.num_hosts is not None:
         training.make_mesh = lambda: make_mesh(num_hosts=told.num_hosts)
-    trainer = train_command.train(
-        CONFIG, told.problems, [], told.out, iterations=told.iterations, resume=told.resume
-    )
-    print(json.dumps(digests(trainer.arrays()["train_state"])))
+    train = train_command.train
+
+    def train_and_print(*args, **kwargs):
+        print(json.dumps(digests(train(*args, **kwargs).arrays()["train_state"])))
+
+    train_command.train = train_and_print
+    sys.argv[1:] = ["train", *arguments]
+    cli.main()
 
 
 if __name__ == "__main__":
