@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from malloc_game.solvers import lower_bound
+from malloc_game.solvers import SOLVERS, lower_bound
 from workloads.contest import scores
 from workloads.contest.rows import RaceRow, gap_closed
 from workloads.suite_data import Pair
 
 # Seconds for the game's bound of one pair; after them it is that of every instruction by itself.
 _BOUND_SECONDS = 60.0
-# Its name has blanks, so that it is no contender's.
+# Their names have blanks, so that they are no contenders'.
+_BEST_SOLVER = "best of the solvers"
 _BEST = "best of the others"
 
 
@@ -70,25 +71,32 @@ def _means(runs: _Runs) -> dict[str, float]:
 def best_of_the_others(found: Sequence[RaceRow]) -> list[RaceRow]:
     """A contender that is, in each race, whoever was the best but the first contender.
 
-    Of the races (pair and seed) that every contender has finished; none of less than three.
+    And one that is the best solver of the game (`malloc_game.solvers`). Of the races (pair and
+    seed) that all of these have finished; of less than two there is no best.
     """
-    names = list(dict.fromkeys(row.contender for row in found))
+    others = list(dict.fromkeys(row.contender for row in found))[1:]
+    solvers = [name for name in others if name in SOLVERS]
+    best = [] if solvers == others else _best_of(found, solvers, _BEST_SOLVER)
+    return best + _best_of(found, others, _BEST)
+
+
+def _best_of(found: Sequence[RaceRow], names: Sequence[str], called: str) -> list[RaceRow]:
     races: dict[tuple[str, int], list[RaceRow]] = {}
     for row in found:
-        if row.speedup and row.contender != names[0]:
+        if row.speedup and row.contender in names:
             races.setdefault((row.pair, row.seed), []).append(row)
     best = [
         max(rows, key=lambda row: row.speedup or 0.0)
         for rows in races.values()
-        if len(rows) == len(names) - 1 > 1
+        if len(rows) == len(names) > 1
     ]
-    return [dataclasses.replace(row, contender=_BEST) for row in best]
+    return [dataclasses.replace(row, contender=called) for row in best]
 
 
 def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list[Standing]:
     """How the contenders did, in their order, and how the first one did against each."""
     names = list(dict.fromkeys(row.contender for row in found))
-    raced = {pair: runs for pair, runs in by_pair(found).items() if set(runs) == set(names)}
+    raced = _raced_by_all(found)
     complete = {pair: _means(runs) for pair, runs in raced.items()}
     least = {pair: limits_of[pair] for pair in complete}
     firsts = {
@@ -107,6 +115,57 @@ def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list
         )
         for name in names
     ]
+
+
+def _raced_by_all(found: Sequence[RaceRow]) -> dict[str, dict[str, dict[int, float]]]:
+    names = {row.contender for row in found}
+    return {pair: runs for pair, runs in by_pair(found).items() if set(runs) == names}
+
+
+def by_seed(found: Sequence[RaceRow]) -> list[str]:
+    """A table of markdown, a line for each contender but the first: seed by seed against that one.
+
+    Over the pairs that every contender has finished. A seed of a contender is compared with the
+    same one of the first, and with the first one's first: where machines differ from run to run,
+    the seed has less to say than the machine that a run had.
+    """
+    names = list(dict.fromkeys(row.contender for row in found))
+    races = list(_raced_by_all(found).values())
+    first_seed = min((seed for runs in races for seed in runs[names[0]]), default=0)
+    lines = [
+        f"| contender | seeds | geometric mean | wins / ties / losses of {names[0]}, same seed"
+        f" | won or tied | against its seed {first_seed} | won or tied | all seeds | won or tied |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in names[1:]:
+        seeds = sorted({seed for runs in races for seed in runs[name]})
+        means = [
+            scores.geometric_mean(runs[name][seed] for runs in races if seed in runs[name])
+            for seed in seeds
+        ]
+        cells = [name, ", ".join(map(str, seeds)), ", ".join(f"{mean:.3f}" for mean in means)]
+        for records in (
+            [_record_of_seeds(races, (names[0], seed), (name, seed)) for seed in seeds],
+            [_record_of_seeds(races, (names[0], first_seed), (name, seed)) for seed in seeds],
+            [_record(races, names[0], name)],
+        ):
+            cells.append(", ".join(f"{r.wins} / {r.ties} / {r.losses}" for r in records))
+            cells.append(", ".join(map(_won_or_tied, records)))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _record_of_seeds(
+    races: Iterable[_Runs], first: tuple[str, int], second: tuple[str, int]
+) -> scores.Record:
+    """How often a contender with a seed beats another with one, where both have run."""
+    found = [[runs[name].get(seed) for name, seed in (first, second)] for runs in races]
+    return scores.record([(1 / ours, 1 / theirs) for ours, theirs in found if ours and theirs])
+
+
+def _won_or_tied(record: scores.Record) -> str:
+    pairs = record.wins + record.ties + record.losses
+    return f"{(record.wins + record.ties) / pairs:.0%}" if pairs else "-"
 
 
 def _record(races: Iterable[_Runs], first: str, name: str) -> scores.Record:
@@ -128,7 +187,7 @@ def _mean_gap(found: Iterable[tuple[float, float]]) -> float | None:
 
 
 def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
-    """Both tables, and how the runs were made. limits_of: by the names of pairs."""
+    """The tables, and how the runs were made. limits_of: by the names of pairs."""
     if not found:
         return ""
     names = list(dict.fromkeys(row.contender for row in found))
@@ -146,8 +205,10 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
         " default, by the proven (predicted) bound of whatever memory could do, and by that of the"
         " game's rules; clipped to [-1, 1], the mean over pairs. Permissions can win more than the"
         " game's rules allow, and XLA's default may be faster than they do. First compile: when a"
-        " run had it, median.",
+        " run had it, median. The best of others, or of solvers, is whoever was fastest in a race"
+        " (a pair with a seed) that all of them have finished.",
         "",
+        *([*by_seed(found), ""] if len(seeds) > 1 and len(names) > 1 else []),
         f"| seed | contender | pairs | first compile, s | geometric mean | {names[0]} wins | ties"
         " | loses | gap closed, memory | game |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",

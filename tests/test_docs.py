@@ -7,7 +7,10 @@ import re
 
 import pytest
 
+from agent import race_report
 from agent.cli import cli
+from agent.race import CONTENDERS
+from workloads.contest import rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -57,3 +60,16 @@ def test_commands_exist_with_the_options_that_are_named(page):
         options = {text for p in cli.commands[name].params for text in p.opts}
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0].partition("&&")[0]):
             assert option in options, f"{_ids(page)}: mallocgame {name} {option}"
+
+
+def test_the_table_of_rivals_is_what_the_races_say():
+    found = rows.current(rows.race_results(ROOT / "docs" / "rivals").read())
+    found = [row for row in found if row.seconds_limit == 120]
+    found.sort(key=lambda row: row.contender != CONTENDERS[0])
+    header, line, *table = race_report.by_seed(found)
+    assert len(table) > 8
+    for page in ("docs/rivals.md", "docs/rivals/race.md"):
+        _, begins, rest = (ROOT / page).read_text().partition(f"{header}\n{line}\n")
+        assert begins, f"{page}: no such table"
+        lines = rest.partition("\n\n")[0].splitlines()
+        assert sorted(lines) == sorted(table), f"{page}: mallocgame race --report-only has others"

@@ -154,6 +154,53 @@ def test_seeds_that_differ_are_told_apart(children, tmp_path):
     assert "| 1 | knobs | 2 | 3.0 | 1.0000 | 0 | 2 | 0 |" in text
 
 
+def test_a_line_a_contender_has_seed_by_seed_against_the_first(children, tmp_path):
+    found = rows_of(children, tmp_path)  # 1.25 and 1.0 on both pairs
+    speedup = {("optimize", 1): 1.1, ("knobs", 1): 1.2}
+    found = [
+        dataclasses.replace(row, speedup=speedup.get((row.contender, row.seed), row.speedup))
+        for row in found
+    ]
+    of_beam = {"heat-v4": 1.25, "heat-v5e": 1.3}
+    found += [
+        dataclasses.replace(row, contender="beam", seed=2, speedup=of_beam[row.pair])
+        for row in found
+        if (row.contender, row.seed) == ("optimize", 0)
+    ]
+    header, _, knobs, beam = race_report.by_seed(found)
+    assert "of optimize, same seed" in header and "against its seed 0" in header
+    # With seed 1 optimize loses to knobs, its seed 0 does not; of means 1.1726 beat 1.0954.
+    assert knobs == (
+        "| knobs | 0, 1 | 1.000, 1.200 | 2 / 0 / 0, 0 / 0 / 2 | 100%, 0% "
+        "| 2 / 0 / 0, 2 / 0 / 0 | 100%, 100% | 2 / 0 / 0 | 100% |"
+    )
+    # No seed in common, so nothing but optimize's first is there to compare with.
+    assert beam == "| beam | 2 | 1.275 | 0 / 0 / 0 | - | 0 / 1 / 1 | 50% | 0 / 0 / 0 | - |"
+    least = dict.fromkeys(("heat-v4", "heat-v5e"), race_report.Limits(0.6, 0.7))
+    assert f"\n\n{header}\n" in race_report.markdown(found, least)
+    one_seed = race_report.markdown([row for row in found if row.seed == 0], least)
+    assert header not in one_seed and "| 0 | knobs |" in one_seed
+
+
+def test_the_best_of_the_solvers_leaves_the_other_contenders_out(children, tmp_path):
+    found = rows_of(children, tmp_path)
+    speedups = {"annealing": 1.1, "beam": 1.05, "hill_climbing": 1.2}
+    found += [
+        dataclasses.replace(row, contender=name, speedup=speedup)
+        for row in found
+        if row.contender == "knobs" and row.seed == 0
+        for name, speedup in speedups.items()
+    ]
+    best = race_report.best_of_the_others(found)
+    told = {(row.contender, row.seed): row.speedup for row in best}
+    assert told == {("best of the solvers", 0): 1.1, ("best of the others", 0): 1.2}
+    assert len(best) == 4
+    solvers = [row for row in found if row.contender not in ("knobs", "hill_climbing")]
+    assert {row.contender for row in race_report.best_of_the_others(solvers)} == {
+        "best of the others"
+    }
+
+
 def test_contenders_are_compared_by_the_seeds_that_both_have(children, tmp_path):
     children.answers["knobs"] = {"history": [[1.0, 100.0], [5.0, 76.0]], "xla_default": 100.0}
     found = race.race(PAIRS, ["optimize"], 6.0, [0, 1], tmp_path, no_progress)
