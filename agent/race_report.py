@@ -193,7 +193,7 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     names = list(dict.fromkeys(row.contender for row in found))
     limits = sorted({row.seconds_limit for row in found})
     cores = sorted({row.cores for row in found})
-    seeds = sorted({row.seed for row in found})
+    seeds = _seeds(found)
     failed = [row for row in found if row.error]
     lines = [
         f"{', '.join(f'{limit:g}' for limit in limits)} s on {', '.join(map(str, cores))} cores,"
@@ -216,7 +216,11 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     parts = {"all": found} if len(seeds) > 1 else {}
     parts |= {str(seed): [row for row in found if row.seed == seed] for seed in seeds}
     for seed, part in parts.items():
-        with_best = [*part, *best_of_the_others(part)]
+        best = best_of_the_others(part)
+        # A best of some of the seeds only is no line among those of all of them.
+        there = {(row.contender, row.seed) for row in best}
+        whole = [row for row in best if all((row.contender, n) in there for n in _seeds(part))]
+        with_best = [*part, *whole]
         lines += [_standing_line(seed, s, names[0]) for s in standings(with_best, limits_of)]
     header = ["pair", *names, "game's bound", "memory's bound"]
     lines += ["", "| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(names) + 2)]
@@ -227,6 +231,10 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     for row in failed:
         lines += ["", f"{row.pair}, {row.contender}, seed {row.seed}: {row.error}"]
     return "\n".join(lines) + "\n"
+
+
+def _seeds(found: Iterable[RaceRow]) -> list[int]:
+    return sorted({row.seed for row in found})
 
 
 def _speedups(runs: _Runs, names: Sequence[str]) -> list[str]:

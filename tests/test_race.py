@@ -195,6 +195,12 @@ def test_the_best_of_the_solvers_leaves_the_other_contenders_out(children, tmp_p
     told = {(row.contender, row.seed): row.speedup for row in best}
     assert told == {("best of the solvers", 0): 1.1, ("best of the others", 0): 1.2}
     assert len(best) == 4
+    least = dict.fromkeys(("heat-v4", "heat-v5e"), race_report.Limits(0.6, 0.7))
+    assert "| all | best of the solvers |" not in race_report.markdown(found, least)
+    twice = found + [dataclasses.replace(row, seed=1) for row in found if row.contender in speedups]
+    assert "| all | best of the solvers | 2 | 1.0 | 1.1000 | 2 | 0 | 0 |" in (
+        race_report.markdown(twice, least)
+    )
     solvers = [row for row in found if row.contender not in ("knobs", "hill_climbing")]
     assert {row.contender for row in race_report.best_of_the_others(solvers)} == {
         "best of the others"
@@ -226,6 +232,7 @@ def test_contenders_are_compared_by_the_seeds_that_both_have(children, tmp_path)
     text = race_report.markdown(found, least)
     assert "| 1 | best of the others | 2 | 1.0 | 1.3158 | 0 | 0 | 2 |" in text
     assert "| 0 | best of the others |" not in text
+    assert "| all | best of the others |" not in text  # which would be that of seed 1
     two = [row for row in found if row.contender != "knobs"]
     assert race_report.best_of_the_others(two) == []
 
