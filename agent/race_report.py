@@ -74,7 +74,7 @@ def best_of_the_others(found: Sequence[RaceRow]) -> list[RaceRow]:
     And one that is the best solver of the game (`malloc_game.solvers`). Of the races (pair and
     seed) that all of these have finished; of less than two there is no best.
     """
-    others = list(dict.fromkeys(row.contender for row in found))[1:]
+    others = _contenders(found)[1:]
     solvers = [name for name in others if name in SOLVERS]
     best = [] if solvers == others else _best_of(found, solvers, _BEST_SOLVER)
     return best + _best_of(found, others, _BEST)
@@ -95,7 +95,7 @@ def _best_of(found: Sequence[RaceRow], names: Sequence[str], called: str) -> lis
 
 def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list[Standing]:
     """How the contenders did, in their order, and how the first one did against each."""
-    names = list(dict.fromkeys(row.contender for row in found))
+    names = _contenders(found)
     raced = _raced_by_all(found)
     complete = {pair: _means(runs) for pair, runs in raced.items()}
     least = {pair: limits_of[pair] for pair in complete}
@@ -117,8 +117,13 @@ def standings(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> list
     ]
 
 
-def _raced_by_all(found: Sequence[RaceRow]) -> dict[str, dict[str, dict[int, float]]]:
-    names = {row.contender for row in found}
+def _contenders(found: Iterable[RaceRow]) -> list[str]:
+    """In their order: the others are compared with the first."""
+    return list(dict.fromkeys(row.contender for row in found))
+
+
+def _raced_by_all(found: Sequence[RaceRow]) -> dict[str, _Runs]:
+    names = set(_contenders(found))
     return {pair: runs for pair, runs in by_pair(found).items() if set(runs) == names}
 
 
@@ -129,7 +134,7 @@ def by_seed(found: Sequence[RaceRow]) -> list[str]:
     same one of the first, and with the first one's first: where machines differ from run to run,
     the seed has less to say than the machine that a run had.
     """
-    names = list(dict.fromkeys(row.contender for row in found))
+    names = _contenders(found)
     races = list(_raced_by_all(found).values())
     first_seed = min((seed for runs in races for seed in runs[names[0]]), default=0)
     lines = [
@@ -190,7 +195,7 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     """The tables, and how the runs were made. limits_of: by the names of pairs."""
     if not found:
         return ""
-    names = list(dict.fromkeys(row.contender for row in found))
+    names = _contenders(found)
     limits = sorted({row.seconds_limit for row in found})
     cores = sorted({row.cores for row in found})
     seeds = _seeds(found)
