@@ -17,16 +17,17 @@ from agent.report_page import save_page
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class OptimizeResult:
-    """A better mapping of one function for one target, compiled by the real XLA:TPU compiler.
+    """The best mapping found of one function for one target, compiled by the real compiler.
 
-    Speed-ups are ratios of the compiler's own cycle estimates, not of time on a TPU.
+    Ratios are of the tile chooser's estimated cycles, which the compiler's final machine code
+    contradicts: no speed-up is claimed from them (`malloc_game.estimator`).
     """
 
     outcome: Outcome  # all candidates, with predicted and compiled cycles
 
     @property
     def compiled_speedup(self) -> float:
-        """Latency of XLA's default mapping over that of this one, both compiled; at least 1."""
+        """Estimated cycles of XLA's default over those of this mapping, compiled; at least 1."""
         speedup = self.outcome.compiled_speedup
         return 1.0 if speedup is None else speedup
 
@@ -84,8 +85,7 @@ class OptimizeResult:
         outcome = self.outcome
         return (
             f"<OptimizeResult {outcome.program} on {outcome.target.name}:"
-            f" {self.compiled_speedup:.3f}x by {outcome.best.source},"
-            f" {self.compiled_speedup_monotone:.3f}x monotone>"
+            f" estimated ratio {self.compiled_speedup:.3f} by {outcome.best.source}>"
         )
 
 
@@ -98,7 +98,7 @@ def optimize(
     timeout: float = 600.0,
     progress: Callable[[str], None] | None = None,
 ) -> OptimizeResult:
-    """Find a faster memory mapping of a JAX function and compile it for a TPU that need not be.
+    """Search a memory mapping of a JAX function and compile it for a TPU that need not be there.
 
     fn: a function or a jitted function (donations are respected); or a program of the suite or
       `path/to/file.py:function`, then without args.
@@ -108,8 +108,9 @@ def optimize(
     timeout: seconds for one compile.
     progress: called with lines of progress, e.g. `print`.
 
-    The compiler runs in a child process. The result is never slower than XLA's default by the
-    compiler's estimates, because that is one of the candidates.
+    The compiler runs in a child process. The result has never more estimated cycles than XLA's
+    default, because that is one of the candidates. The estimate is not the time that
+    the code takes.
 
     Raises:
       TypeError, ValueError: `fn`, `args` or `budget` is of the wrong kind.

@@ -80,7 +80,7 @@ def race(
             journal.append(row)
             done[row.key] = row
             number += 1
-            what = row.error or f"{row.speedup:.4f}x XLA's default"
+            what = row.error or f"estimated ratio {row.speedup:.4f}"
             progress(number, len(tasks), f"{pair.name}: {name}, seed {seed}: {what}")
         return [done[key(*task)] for task in tasks]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from malloc_game.estimator import NO_CLAIM
 from malloc_game.solvers import SOLVERS, lower_bound
 from workloads.contest import scores
 from workloads.contest.rows import RaceRow, gap_closed
@@ -201,9 +202,12 @@ def markdown(found: Sequence[RaceRow], limits_of: Mapping[str, Limits]) -> str:
     seeds = _seeds(found)
     failed = [row for row in found if row.error]
     lines = [
+        NO_CLAIM,
+        "",
         f"{', '.join(f'{limit:g}' for limit in limits)} s on {', '.join(map(str, cores))} cores,"
         f" seeds {', '.join(map(str, seeds))}; each run a process of its own with empty caches, its"
-        " start and the two first compiles included. Speed-ups are compiled, over XLA's default:"
+        " start and the two first compiles included. Ratios are of the tile chooser's estimated"
+        " cycles, XLA's default over the contender's, compiled; they are no speed-ups:"
         " the geometric mean over seeds, and in brackets the range. A tie is within"
         f" {scores.TIE:.1%}; who beats whom is by the seeds that both have raced."
         " Gap closed: the share of what could be won over XLA's"

@@ -20,6 +20,7 @@ from agent.outcome import LABELS, SOURCES, Candidate, Outcome
 from agent.report_page import to_html
 from agent.run_files import ASSIGNMENT, PAGE, PROBLEM, RESULT, Run
 from malloc_game.errors import MallocGameError, printable
+from malloc_game.estimator import ESTIMATOR, NO_CLAIM
 
 # Long compiler options, each in a file of its own.
 OPTION_FILES = {
@@ -51,6 +52,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "best_honoured": outcome.best.honoured,
         "latency_cycles": {**cycles, "best": pair(outcome.best)},
         "clock_hz": outcome.target.clock_hz,
+        "estimator": ESTIMATOR,
         "compiles": outcome.num_compiles,
         "agent_found_by": outcome.agent_found_by,
         "agent_games": outcome.agent_stats.get("games", 0),
@@ -96,7 +98,7 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
     table.add_column("mapping")
     for column in ("predicted cycles", "predicted ms", "compiled cycles", "compiled ms"):
         table.add_column(column, justify="right")
-    table.add_column("speed-up over XLA default", justify="right")
+    table.add_column("XLA default / this, estimated", justify="right")
     reference = outcome.candidates["xla_default"].compiled
     for source in (*_sources(outcome), "best"):
         candidate = outcome.best if source == "best" else outcome.candidates[source]
@@ -126,11 +128,10 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
         print("XLA's default mapping is the best that was found: nothing to change")
     else:
         print(
-            f"compiled speed-up over XLA's default: {speedup:.3f}x, by the compiler's own cycle"
-            " estimates (nothing has run on a TPU);"
-            f"\n{outcome.compiled_speedup_monotone:.3f}x if those estimates that call alternate"
-            " memory slower than default memory are not believed"
+            f"estimated cycles, XLA's default over the best, both compiled: {speedup:.3f}"
+            f" ({outcome.compiled_speedup_monotone:.3f} with monotone estimates)"
         )
+    print(NO_CLAIM)
     if outcome.best.options and outcome.best.source != "xla_default":
         print(_snippet(outcome, out))
     if out is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from malloc_game.estimator import NO_CLAIM
 from tests.evidence import journal
 from tests.evidence.journal import Row
 from workloads.contest.scores import TIE
@@ -296,6 +297,8 @@ def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
         " and stretches, so that a busy machine gives the same numbers. All latencies are"
         " predicted;"
         f" jax {', '.join(versions)}, CPU.",
+        "",
+        NO_CLAIM,
         "",
         *_planning(rows, known),
         *_lead(rows, known),

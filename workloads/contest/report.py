@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from malloc_game import MallocGameError
+from malloc_game.estimator import NO_CLAIM
 from malloc_game.fileio import write_bytes
 from workloads.contest import figures, rows, scores
 from workloads.contest.document import (
@@ -28,12 +29,12 @@ from workloads.suite_data import CONTENDED
 # A run is called late if it took more than this many times its time limit.
 _LATE = 1.2
 _LEGEND = (
-    "speed-up: XLA's default / found, geometric mean over pairs; contended: the same over the pairs"
-    f" where at least {CONTENDED:.0%} is to be won; gap closed: (XLA's default - found) / (XLA's"
-    " default - proven bound), mean and median over the contended pairs; wins/ties/losses: of"
-    f" pairs, a tie is within {scores.TIE:.1%}; optimal: pairs where no faster mapping exists, or"
-    " none of the game's; s: wall time of a run, mean. Of several seeds the median counts, and a"
-    " run that failed counts as everything in default memory."
+    "ratio: estimated cycles, XLA's default / found, geometric mean over pairs; contended: the same"
+    f" over the pairs where at least {CONTENDED:.0%} is to be won; gap closed: (XLA's default -"
+    " found) / (XLA's default - proven bound), mean and median over the contended pairs;"
+    f" wins/ties/losses: of pairs, a tie is within {scores.TIE:.1%}; optimal: pairs where no faster"
+    " mapping exists, or none of the game's; s: wall time of a run, mean. Of several seeds the"
+    " median counts, and a run that failed counts as everything in default memory."
 )
 
 
@@ -165,6 +166,7 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
         f" {'; '.join(known)}. Latencies are cycles, predicted unless called compiled; nothing here"
         " has run on a TPU."
     )
+    yield Text(NO_CLAIM)
     if len(limits) > 1:
         yield Text(
             "The time limits differ between runs, so the means do not compare like with like."
@@ -182,7 +184,7 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
 
 def standings_table(cells: Sequence[Cell]) -> Table:
     """A row for each solver, the best first."""
-    header = ["solver", "pairs", "speed-up", "contended", "gap closed", "median"]
+    header = ["solver", "pairs", "ratio", "contended", "gap closed", "median"]
     header += ["against XLA", "against rivals", "optimal", "failed runs", "s"]
     return Table(
         header,
@@ -247,13 +249,13 @@ def _groups(cells: Sequence[Cell]) -> Iterable[Block]:
             means = {s.solver: s.speedup for s in scores.standings(members)}
             counts = [str(len(pairs)), str(sum(pairs.values()))]
             lines.append([group, *counts, *(_factor(means.get(solver)) for solver in order)])
-        yield Heading(2, f"Speed-up over XLA's default by {title}")
+        yield Heading(2, f"Ratio to XLA's default by {title}")
         yield Table([title, "pairs", "contended", *order], lines)
 
 
 def compiled_table(joined: Sequence[tuple[Row, CompiledRow]]) -> Table:
     """A row for each solver that something was compiled of, the best first."""
-    header = ["solver", "pairs", "speed-up, compiled", "monotone", "predicted", "gap closed"]
+    header = ["solver", "pairs", "ratio, compiled", "monotone", "predicted", "gap closed"]
     return Table(
         [*header, "median", "honoured", "against XLA", "against rivals", "failed"],
         [
@@ -279,7 +281,7 @@ def _compiled(joined: Sequence[tuple[Row, CompiledRow]]) -> Iterable[Block]:
     yield Heading(2, "Compiled by the real compiler")
     yield compiled_table(joined)
     yield Text(
-        "Of several seeds, the mapping that is predicted to be fastest. monotone: the speed-up that"
+        "Of several seeds, the mapping that is predicted to be fastest. monotone: the ratio that"
         " is left if alternate memory never cost more than default memory; predicted: of the same"
         " mappings, before they were compiled; gap closed: compiled, mean and median over the"
         " contended pairs, by XLA's default where that is faster, which nobody has to leave;"
@@ -288,7 +290,7 @@ def _compiled(joined: Sequence[tuple[Row, CompiledRow]]) -> Iterable[Block]:
     )
     good = [both for both in joined if both[1].error is None]
     good.sort(key=lambda both: (both[0].pair, both[1].compiled))
-    header = ["pair", "solver", "predicted", "compiled", "XLA's default", "speed-up", "monotone"]
+    header = ["pair", "solver", "predicted", "compiled", "XLA's default", "ratio", "monotone"]
     lines = [
         [
             row.pair,
@@ -330,7 +332,7 @@ def _pair(cells: Sequence[Cell]) -> Iterable[Block]:
                 str(cell.failed),
             ]
         )
-    header = ["solver", "predicted", "all seeds", "speed-up", "gap closed", "s", "failed"]
+    header = ["solver", "predicted", "all seeds", "ratio", "gap closed", "s", "failed"]
     yield Table(header, lines)
 
 
