@@ -8,7 +8,7 @@
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
 #   make fidelity compare predictions with the compiler for the whole suite, into docs/fidelity*
-#   make train    train the agent that ships anew, into agent/pretrained (it can be stopped, goes on)
+#   make train    train the agent that ships anew, into agent/learning/pretrained (it can be stopped, goes on)
 #   make suite    extract the suite's problems anew (hours; it can be stopped, and goes on)
 #   make report   the tables of docs/fidelity.md anew from docs/fidelity; needs no compiler
 #   make audit    ask for known vulnerabilities of what the lock pins; skips where no index answers
@@ -71,11 +71,11 @@ check: setup
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/python -m tests.supply_chain licences
-	@$(BIN)/python -m tests.supply_chain audit
+	@$(BIN)/python -m tests.experiments.supply_chain licences
+	@$(BIN)/python -m tests.experiments.supply_chain audit
 
 audit licences sbom wheel: setup
-	@$(BIN)/python -m tests.supply_chain $@
+	@$(BIN)/python -m tests.experiments.supply_chain $@
 
 FUZZ_SECONDS ?= 600
 # READERS="problem csv" fuzzes these alone; a name that is none lists all.
@@ -83,25 +83,25 @@ READERS ?=
 fuzz: setup
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 	  $(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: 'atheris>=3.0'
-	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(READERS)
+	@$(BIN)/python -m tests.experiments.fuzz --seconds $(FUZZ_SECONDS) $(READERS)
 
 # What is there already in out/faults counts: more FAULTS add to it.
 FAULTS ?= 100
 faults: setup
-	@$(BIN)/python -m tests.endurance.faults --faults $(FAULTS)
+	@$(BIN)/python -m tests.experiments.endurance.faults --faults $(FAULTS)
 
 SOAK_MINUTES ?= 120
 soak: setup
-	@$(BIN)/python -m tests.endurance.soak --minutes $(SOAK_MINUTES)
+	@$(BIN)/python -m tests.experiments.endurance.soak --minutes $(SOAK_MINUTES)
 
 # EXPERIMENTS="curves lead" measures these alone; a name that is none lists all.
 EXPERIMENTS ?=
 evidence: setup
-	@$(BIN)/python -m tests.evidence $(EXPERIMENTS)
+	@$(BIN)/python -m tests.experiments.evidence $(EXPERIMENTS)
 
 # Each in an environment of its own, resolved anew: the lock pins one jax. uv brings the Pythons that
 # are not there, for which it needs the network; packages come from the index that it is configured
-# with. MATRIX_TESTS="tests/test_game.py" runs a part.
+# with. MATRIX_TESTS="tests/malloc_game/game/test_game.py" runs a part.
 MATRIX ?= 3.11:0.10 3.12:0.11
 MATRIX_TESTS ?= tests
 matrix:
@@ -120,17 +120,17 @@ format: setup
 	@$(BIN)/ruff check --fix
 
 bench: setup
-	@$(BIN)/python -m agent.bench
+	@$(BIN)/python -m agent.throughput
 
 # The agent that ships was trained by this, with the config and the seed beside it. Run again after a
 # stop, it goes on from the last checkpoint in out/train.
 TRAIN_MINUTES ?= 36
 train: setup
-	$(BIN)/mallocgame train --config agent/pretrained/training.json --seed 0 \
+	$(BIN)/mallocgame train --config agent/learning/pretrained/training.json --seed 0 \
 	  --minutes $(TRAIN_MINUTES) --out out/train $(if $(wildcard out/train/checkpoints/*),--resume)
-	cp out/train/agent.msgpack agent/pretrained/agent.msgpack
+	cp out/train/agent.msgpack agent/learning/pretrained/agent.msgpack
 
-# Pairs that exist already are left as they are; remove their files from workloads/data first, or
+# Pairs that exist already are left as they are; remove their files from workloads/programs/data first, or
 # name a part: make suite PAIRS="decode lstm-v4"
 suite: setup
 	$(BIN)/mallocgame suite --build $(PAIRS)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import malloc_game as mg
-from agent import report
-from agent.optimize import optimize as _optimize
-from agent.outcome import Outcome
-from agent.report_page import save_page
+from agent.report import results
+from agent.report.page import save_page
+from agent.tuning.main_job import optimize as _optimize
+from agent.tuning.outcome import Outcome
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -66,9 +66,9 @@ class OptimizeResult:
         Returns the path. Raises: MallocGameError: it cannot be written.
         """
         page = pathlib.Path(path)
-        report.check_directory(page.parent, "report")
+        results.check_directory(page.parent, "report")
         page.parent.mkdir(parents=True, exist_ok=True)
-        save_page(report.run_of(self.outcome), page, report.OPTION_FILES)
+        save_page(results.run_of(self.outcome), page, results.OPTION_FILES)
         return page
 
     def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
@@ -77,8 +77,8 @@ class OptimizeResult:
         Returns the directory. Raises: MallocGameError: it cannot be written.
         """
         path = pathlib.Path(directory)
-        report.check_directory(path, "save")
-        report.write(self.outcome, path)
+        results.check_directory(path, "save")
+        results.write(self.outcome, path)
         return path
 
     def __repr__(self) -> str:

@@ -4,11 +4,14 @@ from malloc_game.platform import configure_platform
 
 configure_platform()
 
-import importlib
+import importlib.metadata
 from typing import Any
 
-from malloc_game.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
-from malloc_game.baselines import (
+from malloc_game.environments.environment import EnvState, MallocGame, Observation, TimeStep
+from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
+from malloc_game.game.encoding import encode
+from malloc_game.game.observation import OBSERVATION_SIZE, observe
+from malloc_game.game.playing import (
     admitting_plays,
     follow,
     greedy,
@@ -16,37 +19,8 @@ from malloc_game.baselines import (
     random_play,
     replay,
 )
-from malloc_game.check import Violation, check
-from malloc_game.encode import encode
-from malloc_game.env import EnvState, MallocGame, Observation, TimeStep
-from malloc_game.errors import AssignmentError, MallocGameError, ProblemError
-from malloc_game.evaluate import Latency, latency
-from malloc_game.fileio import (
-    load_assignment,
-    load_problem,
-    load_reference,
-    save_assignment,
-    save_problem,
-)
-from malloc_game.game import init, legal_actions, placement_masks, step, to_assignment
-from malloc_game.generators import random_problem
-from malloc_game.minimalloc import (
-    PackingInstance,
-    check_offsets,
-    first_fit,
-    load_minimalloc_csv,
-)
-from malloc_game.observe import OBSERVATION_SIZE, observe
-from malloc_game.problem import (
-    CostTable,
-    Exclusion,
-    Instruction,
-    Position,
-    Problem,
-    Value,
-)
-from malloc_game.render import render_image, render_text, save_image
-from malloc_game.state import (
+from malloc_game.game.rules import init, legal_actions, placement_masks, step, to_assignment
+from malloc_game.game.state import (
     ACTION_NAMES,
     COPY,
     DROP,
@@ -57,15 +31,41 @@ from malloc_game.state import (
     GameState,
     Program,
 )
-from malloc_game.target import TARGETS, Target
-from malloc_game.timeline import Timeline
+from malloc_game.problem.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
+from malloc_game.problem.checker import Violation, check
+from malloc_game.problem.definition import (
+    CostTable,
+    Exclusion,
+    Instruction,
+    Position,
+    Problem,
+    Value,
+)
+from malloc_game.problem.files import (
+    load_assignment,
+    load_problem,
+    load_reference,
+    save_assignment,
+    save_problem,
+)
+from malloc_game.problem.generators import random_problem
+from malloc_game.problem.latencies import Latency, latency
+from malloc_game.problem.minimalloc import (
+    PackingInstance,
+    check_offsets,
+    load_minimalloc_csv,
+)
+from malloc_game.problem.target import TARGETS, Target
+from malloc_game.problem.timeline import Timeline
+from malloc_game.render.drawing import render_image, render_text, save_image
+from malloc_game.solvers.packing import first_fit
 
 __version__ = "0.1.0"
 
-# The main job, under the name that people import. It lives above this package, which does not need
-# it: the module is loaded when it is first asked for. Not in `__all__`, so that a star import loads
-# nothing more.
-_ABOVE = {"optimize": "agent.api", "OptimizeResult": "agent.api"}
+# Packages that build on this one can offer names here (`malloc_game.optimize`, say), as entry
+# points of this group. They are loaded when they are first asked for, and are not in `__all__`, so
+# that a star import loads nothing more.
+_EXTENSIONS = "malloc_game.extensions"
 
 __all__ = [
     "ACTION_NAMES",
@@ -134,12 +134,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ABOVE:
+    offered = importlib.metadata.entry_points(group=_EXTENSIONS, name=name)
+    if not offered:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_ABOVE[name]), name)
+    value = next(iter(offered)).load()
     globals()[name] = value  # asked once
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ABOVE})
+    offered = importlib.metadata.entry_points(group=_EXTENSIONS)
+    return sorted({*globals(), *offered.names})

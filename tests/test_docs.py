@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from agent import race_report
-from agent.cli import cli
-from agent.race import CONTENDERS
-from workloads.contest import rows
+from agent.cli.commands import cli
+from agent.racing import report
+from agent.racing.contenders import CONTENDERS
+from tests.helpers.paths import ROOT
+from workloads.benchmark import rows
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 
 
@@ -66,7 +66,7 @@ def test_the_table_of_rivals_is_what_the_races_say():
     found = rows.current(rows.race_results(ROOT / "docs" / "rivals").read())
     found = [row for row in found if row.seconds_limit == 120]
     found.sort(key=lambda row: row.contender != CONTENDERS[0])
-    header, line, *table = race_report.by_seed(found)
+    header, line, *table = report.by_seed(found)
     assert len(table) > 8
     for page in ("docs/rivals.md", "docs/rivals/race.md"):
         _, begins, rest = (ROOT / page).read_text().partition(f"{header}\n{line}\n")

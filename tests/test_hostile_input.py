@@ -15,24 +15,29 @@ import pytest
 from google.protobuf.text_encoding import CUnescape
 
 import malloc_game as mg
-from agent import cli, metrics, report
-from agent.checkpoint import Checkpoints, restore_generator
-from agent.config import AgentConfig, ConfigError
-from agent.weights import load_agent
-from malloc_game import fileio
+from agent.cli import commands
+from agent.learning import metrics
+from agent.learning.checkpoint import Checkpoints, restore_generator
+from agent.learning.config import AgentConfig, ConfigError
+from agent.learning.weights import load_agent
+from agent.report import results
 from malloc_game.errors import one_line, printable
-from tests.fuzz.mutate import EVIL
-from tests.fuzz.readers import READERS
-from tests.run_for_tests import layers, make_run, save_run, weights_only
-from workloads import WorkloadError, import_hlo, normalize, parse
-from workloads.contest import rows
-from workloads.overrides import overrides, position_matcher
+from malloc_game.problem import files
+from malloc_game.problem.definition import MAX_INT
+from tests.experiments.fuzz.mutate import EVIL
+from tests.experiments.fuzz.readers import READERS
+from tests.helpers.run_for_tests import layers, make_run, save_run, weights_only
+from workloads import WorkloadError, import_hlo
+from workloads.benchmark import rows
+from workloads.compiler import parsing
+from workloads.importers import normalization
+from workloads.overrides.text import overrides, position_matcher
 
 # --- what a file can cost ---------------------------------------------------------------------
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fileio, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1 << 20)
     path = tmp_path / "bomb.json.gz"
     path.write_bytes(gzip.compress(b" " * (50 << 20)))
     assert path.stat().st_size < 1 << 20
@@ -41,7 +46,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_file_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr(fileio, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 1 << 20)
     with pytest.raises(mg.MallocGameError, match="/dev/zero: more than 1048576 bytes"):
         mg.load_problem("/dev/zero")
     with pytest.raises(mg.ProblemError, match="/dev/zero: more than 1048576 bytes"):
@@ -67,7 +72,7 @@ def test_what_follows_the_gzip_data_is_not_passed_over(tmp_path):
 )
 def test_json_is_read_strictly(text, why):
     with pytest.raises(ValueError, match=why):
-        fileio.parse_json(text)
+        files.parse_json(text)
 
 
 def test_what_is_nested_too_deeply_to_be_written_again_is_not_read(tmp_path):
@@ -141,7 +146,7 @@ def test_numbers_of_a_target_are_bounded(field, value):
 
 def test_a_program_of_more_cycles_than_a_float_counts_is_refused():
     problem, _ = layers(2)
-    table = mg.CostTable((mg.problem.MAX_INT,) * 4, (True,) * 4)
+    table = mg.CostTable((MAX_INT,) * 4, (True,) * 4)
     tables = (table, mg.CostTable(table.cycles * 2, table.known * 2))
     slow = tuple(_changed(i, trip_count=1 << 30) for i in problem.instructions)
     with pytest.raises(mg.ProblemError, match="need at most 2\\*\\*53"):
@@ -235,7 +240,7 @@ def test_a_target_cannot_lead_out_of_the_directory_of_results(tmp_path):
 def _main(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["mallocgame", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        commands.main()
     output = capsys.readouterr()
     return stop.value.code, output.out, output.err
 
@@ -264,7 +269,7 @@ def test_commands_print_names_as_text(evil_run, monkeypatch, capsys, tmp_path):
 def test_a_table_prints_names_as_text(evil_run, capsys):
     problem = mg.load_problem(evil_run / "problem.json")
     row = {"mapping": "given", "predicted_cycles": 1.0, "predicted_ms": 1.0, "wait_cycles": 0.0}
-    report.show_evaluation(problem, [{**row, "violations": [EVIL + "\x1b[2J"]}])
+    results.show_evaluation(problem, [{**row, "violations": [EVIL + "\x1b[2J"]}])
     out = capsys.readouterr().out
     assert out.replace("\n", "").isprintable() and "[/red]" in out
 
@@ -294,13 +299,13 @@ def test_a_mistake_with_any_name_is_one_line_and_status_2(evil_run, monkeypatch,
 def test_lines_without_end_are_told_apart_in_one_pass():
     text = "\n" * 300_000 + "x"
     with pytest.raises(WorkloadError, match="neither HLO"):
-        parse.kind_of(text)
-    assert parse.kind_of("\n" * 300_000 + "HloModule m") == parse.HLO_TEXT
+        parsing.kind_of(text)
+    assert parsing.kind_of("\n" * 300_000 + "HloModule m") == parsing.HLO_TEXT
 
 
 def test_calls_that_double_at_every_level_are_not_followed(monkeypatch):
     """Sixty computations, each calling the next one twice: none leaves an instruction."""
-    monkeypatch.setattr(normalize, "_MAX_VISITS", 10_000)
+    monkeypatch.setattr(normalization, "_MAX_VISITS", 10_000)
     text = ["HloModule m", "c0 { ROOT p = f32[8] parameter(0) }"]
     for i in range(1, 60):
         text.append(

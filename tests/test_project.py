@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import os
 import pathlib
@@ -17,60 +16,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import malloc_game
-from malloc_game import platform as game_platform
+from malloc_game import platform
+from tests.helpers.paths import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-CLI = (
-    "cli.py", "cli_common.py", "cli_doctor.py", "cli_fidelity.py", "cli_race.py", "cli_suite.py",
-    "cli_time.py", "cli_train.py",
-)  # fmt: skip
-RACE = ("race.py", "race_child.py", "race_report.py", "race_solver.py")
 PACKAGES = ("malloc_game", "agent", "workloads")
 
 
-# --- version and layers -----------------------------------------------------------------------
+# --- version -----------------------------------------------------------------------
 
 
 def test_version_in_metadata_is_that_of_the_package():
     assert importlib.metadata.version("mallocgame") == malloc_game.__version__
-
-
-def _imported_packages(path: pathlib.Path) -> set[str]:
-    """Top-level names of ours that a module imports, wherever in it the import stands."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.split(".")[0])
-    return found & set(PACKAGES)
-
-
-@pytest.mark.parametrize(
-    ("package", "forbidden", "exempt"),
-    [
-        ("malloc_game", {"agent", "workloads"}, set()),
-        ("workloads", {"agent"}, set()),
-        ("agent", {"workloads"}, {"optimize.py", "compiler_loop.py", "permitting.py", *RACE, *CLI}),
-    ],
-)
-def test_imports_point_one_way(package, forbidden, exempt):
-    modules = sorted((ROOT / package).rglob("*.py"))
-    assert modules
-    wrong = {
-        str(path.relative_to(ROOT)): sorted(_imported_packages(path) & forbidden)
-        for path in modules
-        if str(path.relative_to(ROOT / package)) not in exempt
-    }
-    assert {path: names for path, names in wrong.items() if names} == {}
-
-
-def test_import_walk_sees_imports_inside_functions(tmp_path):
-    module = tmp_path / "module.py"
-    module.write_text(
-        "import os\ndef f():\n    from agent.cli import main\n    import workloads.a\n"
-    )
-    assert _imported_packages(module) == {"agent", "workloads"}
 
 
 # --- the lock ---------------------------------------------------------------------------------
@@ -164,7 +120,7 @@ def _run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.requires_libtpu
-@pytest.mark.skipif(game_platform.has_tpu(), reason="a TPU is attached")
+@pytest.mark.skipif(platform.has_tpu(), reason="a TPU is attached")
 @pytest.mark.parametrize("imports", ["malloc_game, jax", "jax, malloc_game"])
 def test_importing_the_game_keeps_jax_off_the_tpu_library(imports):
     ran = _run_python(
@@ -199,18 +155,18 @@ def machine(monkeypatch):
             monkeypatch.delenv(variable, raising=False)
         for variable, value in dict(environment).items():
             monkeypatch.setenv(variable, value)
-        monkeypatch.setattr(game_platform, "has_libtpu", lambda: libtpu)
-        monkeypatch.setattr(game_platform, "has_tpu", lambda: tpu)
+        monkeypatch.setattr(platform, "has_libtpu", lambda: libtpu)
+        monkeypatch.setattr(platform, "has_tpu", lambda: tpu)
         monkeypatch.setattr(os.path, "exists", lambda path: path in devices)
         monkeypatch.setattr(
-            game_platform.importlib.metadata,
+            platform.importlib.metadata,
             "entry_points",
             lambda group: [importlib.metadata.EntryPoint(p, p, group) for p in plugins],
         )
         before = jax.config.jax_platforms
         jax.config.update("jax_platforms", None)
         try:
-            chosen = game_platform.configure_platform()
+            chosen = platform.configure_platform()
             assert jax.config.jax_platforms == chosen
         finally:
             jax.config.update("jax_platforms", before)
@@ -260,17 +216,17 @@ def _device_file(root: pathlib.Path, name: str) -> None:
 
 
 def test_an_empty_machine_has_no_tpu(tmp_path):
-    assert not game_platform.has_tpu(tmp_path)
+    assert not platform.has_tpu(tmp_path)
 
 
 def test_a_tpu_is_known_by_its_own_driver(tmp_path):
     _device_file(tmp_path, "accel0")
-    assert game_platform.has_tpu(tmp_path)
+    assert platform.has_tpu(tmp_path)
 
 
 def test_another_makers_accelerator_is_no_tpu(tmp_path):
     _device_file(tmp_path, "accel/accel0")
-    assert not game_platform.has_tpu(tmp_path)
+    assert not platform.has_tpu(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -285,10 +241,10 @@ def test_another_makers_accelerator_is_no_tpu(tmp_path):
 def test_vfio_is_a_tpu_only_with_googles_accelerator(tmp_path, vendor, pci_class, is_tpu):
     _device_file(tmp_path, "vfio/0")
     _pci_device(tmp_path, vendor, pci_class)
-    assert game_platform.has_tpu(tmp_path) == is_tpu
+    assert platform.has_tpu(tmp_path) == is_tpu
 
 
 def test_a_tpu_on_the_bus_without_a_device_file_cannot_be_used(tmp_path):
     _device_file(tmp_path, "vfio/vfio")
     _pci_device(tmp_path, "0x1ae0", "0x120000")
-    assert not game_platform.has_tpu(tmp_path)
+    assert not platform.has_tpu(tmp_path)

@@ -1,9 +1,8 @@
 """Real programs, the genuine XLA:TPU compiler in the loop, and the way to problems and back."""
 
-from workloads.calibrate import calibrate
-from workloads.compile import Compiled, CompilerSession, compile
-from workloads.correct import correct
-from workloads.costs import CostStore
+from workloads.compiler.session import Compiled, CompilerSession, compile
+from workloads.costs.judge import CompiledLatency, compiled_latency
+from workloads.costs.store import CostStore
 from workloads.errors import (
     CompileError,
     CompilerKilled,
@@ -12,15 +11,17 @@ from workloads.errors import (
     OverrideError,
     WorkloadError,
 )
-from workloads.extract import Extracted, Extraction, extract, extract_session
-from workloads.hlo import Module
-from workloads.importing import import_hlo, import_jax, import_stablehlo
-from workloads.judge import CompiledLatency, compiled_latency
-from workloads.loader import load_program
-from workloads.overrides import overrides
+from workloads.extraction.extraction import Extraction
+from workloads.extraction.pipeline import Extracted, extract, extract_session
+from workloads.hlo.module import Module
+from workloads.importers.pipeline import import_hlo, import_jax, import_stablehlo
+from workloads.loop.calibration import calibrate
+from workloads.loop.correction import correct
+from workloads.loop.verification import Preview, Verification, preview, verify
+from workloads.overrides.text import overrides
 from workloads.programs import SUITE
-from workloads.suite import suite
-from workloads.verify import Preview, Verification, preview, verify
+from workloads.programs.families import suite
+from workloads.programs.loader import load_program
 
 __all__ = [
     "SUITE",

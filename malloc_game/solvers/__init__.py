@@ -1,4 +1,4 @@
-"""Rivals of the agent, and bounds: everything that solves a `Problem` without a compiler.
+"""Solvers and bounds: everything that solves a `Problem` without a compiler.
 
     from malloc_game.solvers import SOLVERS, lower_bound, solve
     result = solve("cpsat", problem, seconds=20, seed=0)
@@ -13,8 +13,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from malloc_game.problem import Problem
-from malloc_game.solvers.bound import Bound, best_entries, lower_bound
+from malloc_game.problem.definition import Problem
+from malloc_game.solvers.relaxation.bounds import Bound, best_entries, lower_bound
 from malloc_game.solvers.result import Progress, Result, SolverError, is_optimal
 
 # (problem, seconds, seed; by keyword: max_iterations, progress, goal) -> result. With
@@ -23,13 +23,13 @@ Solver = Callable[..., Result]
 
 # By name: the module and the function in it.
 SOLVERS: dict[str, tuple[str, str]] = {
-    "greedy": ("random_play", "greedy"),
-    "random": ("random_play", "random_play"),
-    "beam": ("beam", "beam"),
-    "annealing": ("annealing", "annealing"),
-    "evolution": ("evolution", "evolution"),
-    "rounding": ("rounding", "rounding"),
-    "cpsat": ("cpsat", "cpsat"),
+    "greedy": ("play.random_restarts", "greedy"),
+    "random": ("play.random_restarts", "random_play"),
+    "beam": ("play.beam_search", "beam"),
+    "annealing": ("play.simulated_annealing", "annealing"),
+    "evolution": ("play.evolution_strategy", "evolution"),
+    "rounding": ("relaxation.lp_rounding", "rounding"),
+    "cpsat": ("cpsat.solver", "cpsat"),
 }
 _EXTRA = ("evosax",)
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
-from malloc_game.assignment import Assignment
+from malloc_game.game.state import COPY, DROP, NO_COPY, GameState, Program
 from malloc_game.jitted import jit
-from malloc_game.problem import Problem
-from malloc_game.state import COPY, DROP, NO_COPY, GameState, Program
+from malloc_game.problem.assignment import Assignment
+from malloc_game.problem.definition import Problem
 
 
 def prefer_alternate(legal: chex.Array, wanted: chex.Array) -> chex.Array:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from malloc_game.assignment import Assignment
-from malloc_game.check import check
 from malloc_game.errors import MallocGameError
-from malloc_game.evaluate import latency
-from malloc_game.problem import Problem
+from malloc_game.problem.assignment import Assignment
+from malloc_game.problem.checker import check
+from malloc_game.problem.definition import Problem
+from malloc_game.problem.latencies import latency
 
 # (seconds since the start, latency in cycles): called whenever a solver has found a better mapping.
 Progress = Callable[[float, float], None]

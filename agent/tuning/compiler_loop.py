@@ -1,0 +1,369 @@
+"""One run with the compiler in the loop: what was compiled, and the best of each source.
+
+Whoever plans, plans for `CompilerLoop.extraction.problem`, whose costs every compile corrects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import malloc_game as mg
+from agent.tuning.guided import VARIANTS, Found, GuidedSearch, State
+from agent.tuning.outcome import Candidate
+from workloads.baselines.greedy_plans import plan, with_costs_drawn, with_refusals
+from workloads.compiler.session import Compiled, CompilerSession
+from workloads.errors import CompileError, CompilerKilled
+from workloads.extraction.all_default import compiled_on_the_way
+from workloads.extraction.dry_run import placer_of
+from workloads.extraction.pipeline import extract_session
+from workloads.loop.calibration import calibrate, latency_deviation
+from workloads.loop.correction import Round, correct
+from workloads.loop.learned_costs import plan_greedily
+from workloads.loop.verification import MODES, Remedies, Verification, verify
+
+Progress = Callable[[str], None]
+# Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
+# where every question is a full compile. What was not asked comes to light when it is proposed.
+_PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
+# Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
+_GREEDY_ROUNDS = 3
+_MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
+# A random mapping takes about so much longer to compile than XLA's: it has more copies.
+_OF_FIRST = 2.5
+# And one of ours, which may be refused a few times before it is.
+RESERVE = 1.5
+# A value that this many compiles would not put in alternate memory is taken as refused.
+_REFUSALS = 2
+# Before the search has something to promise: variants, what is worth having, the best so far.
+_FIRST_CHECKS = 20
+# What the search promises is compiled if it is so much below the best so far.
+_WORTH_A_COMPILE = 0.999
+_MAX_DRAWS = 4  # of costs, for a plan that is worth a compile
+
+
+def probing_seconds(seconds: float) -> float:
+    """How long a run of so many seconds may ask the compiler what it refuses."""
+    return max(seconds * _PROBING_SHARE, _MIN_PROBING_SECONDS)
+
+
+class CompilerLoop:
+    """State of one run with the compiler in the loop."""
+
+    def __init__(self, session: CompilerSession, say: Progress):
+        self.session = session
+        self.say = say
+        self.deadline = float("inf")
+        self.num_compiles = 0
+        self.candidates: dict[str, Candidate] = {}
+        self.refusals: dict[int, int] = {}
+        self.remedies = Remedies()
+        self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
+        # What of it should have been in alternate memory, and was not: (value, time), as of a
+        # `Difference`. And of that what is not planned with any more.
+        self._missed: dict[mg.Assignment, frozenset[tuple[int, int | None]]] = {}
+        self._given_up: frozenset[tuple[int, int | None]] = frozenset()
+        self._to_plan: tuple[mg.Problem, frozenset, mg.Problem] | None = None
+        self.guided: GuidedSearch | None = None
+        self.began = time.monotonic()
+        self.history: list[tuple[float, float]] = []  # see `Outcome`
+
+    def extract(self, probe_seconds: float) -> None:
+        """The two compiles that every run needs, and the problem that comes of them.
+
+        probe_seconds: for asking the compiler what it refuses (`workloads.extraction.probing`).
+        Greedy's code is compiled beside the second, so that it has its plan as soon as there are
+        costs."""
+        found = extract_session(
+            self.session,
+            self.say,
+            probe_seconds=probe_seconds,
+            meanwhile=plan_greedily,
+            on_compiled=lambda judged: self._note_time(judged.cycles),
+        )
+        self.num_compiles += 2
+        self.extraction, self.xla_default = found.extraction, found.xla_default
+        self.seconds_of_first = found.seconds_per_compile
+        self.remedies.patience = self.seconds_of_first
+        problem = self.extraction.problem
+        everything = mg.all_default(problem)
+        self.candidates["all_default"] = Candidate(
+            "all_default",
+            everything,
+            mg.latency(problem, everything).cycles,
+            found.all_default_latency.cycles,
+            1.0,
+            options=dict(found.all_default.options),
+        )
+        self.candidates["xla_default"] = Candidate(
+            "xla_default",
+            self.xla_default,
+            mg.latency(problem, self.xla_default).cycles,
+            found.xla_default_latency.cycles,
+            1.0,
+        )
+        if (compiled := compiled_on_the_way(self.session)) is not None:
+            self.num_compiles += 1
+            self.take_in(compiled, "guided")
+
+    def take_in(self, compiled: Compiled, source: str) -> tuple[float, mg.Assignment]:
+        """Learn from a compile in which XLA placed what it might; a candidate of `source`.
+
+        Returns its cycles, and what it does."""
+        problem = self.extraction.problem
+        judged, found = self.extraction.take_in(compiled, f"{source}, compiled", is_ours=True)
+        predicted = mg.latency(problem, found).cycles
+        self._keep(
+            source,
+            Candidate(source, found, predicted, judged.cycles, 1.0, options=compiled.options),
+        )
+        reference = self.candidates["xla_default"].compiled
+        self.say(f"{source}: compiled {judged.cycles / reference:.3f} of XLA's default")
+        return judged.cycles, found
+
+    @property
+    def seconds_per_compile(self) -> float:
+        """What a compile takes, by the last one; what comes from the cache took that once."""
+        return self.session.seconds_per_compile
+
+    def calibrate(self, seconds: float, seed: int) -> None:
+        """Teach the cost model with as many compiles as fit the time, if that is some.
+
+        One alone tells less than a compile of what is planned, which corrects what matters."""
+        each = max(self.seconds_of_first * _OF_FIRST, 0.5)
+        count = min(int(seconds / each), _MAX_CALIBRATIONS)
+        if count >= _MIN_CALIBRATIONS:
+            done = calibrate(
+                self.session,
+                self.extraction,
+                compiles=2 + count,
+                seed=seed,
+                seconds=seconds,
+                progress=lambda message: self.say(f"calibration: {message}"),
+            )
+            self.num_compiles += len(done.steps)
+
+    def correct_greedy(self, seconds: float) -> None:
+        """Greedy plans, is compiled, learns, until prediction and compiler agree.
+
+        As often as fits the time, once in any case."""
+
+        def note(done: Round) -> None:
+            self.num_compiles += 1
+            self._note("greedy", done)
+
+        correct(
+            self.session,
+            self.extraction,
+            plan_greedily,
+            rounds=_GREEDY_ROUNDS,
+            seconds=seconds,
+            progress=self.say,
+            on_round=note,
+            remedies=self.remedies,
+        )
+
+    def problem_to_plan(self) -> mg.Problem:
+        """The problem with its costs of now, without what was given up; one object as long as it
+        is the same."""
+        known, problem = self._to_plan, self.extraction.problem
+        if known is None or known[0] is not problem or known[1] != self._given_up:
+            planned = with_refusals(problem, self._given_up) if self._given_up else problem
+            self._to_plan = known = problem, self._given_up, planned
+        return known[2]
+
+    def give_up_missed(self, assignment: mg.Assignment) -> None:
+        """Plan no more with what this assignment wanted in alternate memory and did not get.
+
+        A planner whose best mapping cannot be had would propose nothing else: as long as no cost is
+        corrected and nothing is refused for good, it is the best."""
+        self._given_up |= self._missed.get(_anonymous(assignment), frozenset())
+
+    def best(self) -> Candidate:
+        """The fastest of all candidates so far."""
+        compiled = (c for c in self.candidates.values() if c.compiled)
+        return min(compiled, key=lambda c: c.compiled)
+
+    def best_compiled(self) -> float:
+        """Its cycles."""
+        return self.best().compiled
+
+    def promises(self, assignment: mg.Assignment, deviations: float = 1.0) -> bool:
+        """Whether it may well be faster than all so far, and was not compiled yet.
+
+        That is, if costs that no compile has shown turn out so many standard deviations better."""
+        if _anonymous(assignment) in self.tried:
+            return False
+        predicted = mg.latency(self.extraction.problem, assignment).cycles
+        deviation = float(latency_deviation(self.extraction, np.array([assignment.masks]))[0])
+        predicted *= 1.0 - deviations * deviation
+        return predicted < self.best_compiled() * _WORTH_A_COMPILE
+
+    def plan_drawn(self, rng: np.random.Generator) -> mg.Assignment | None:
+        """A plan that is new and would be the fastest if costs that no compile has shown were what
+        is drawn for them; None if no draw leads to one.
+
+        Whoever plans under the costs as they are expected has nothing new once all that it uses is
+        known. Compiled, such a plan shows what would have to be known for a better one."""
+        problem, best = self.problem_to_plan(), self.best()
+        deviations = self.extraction.uncertainty
+        if best.assignment is None or not best.compiled or not any(map(np.any, deviations)):
+            return None
+        for _ in range(_MAX_DRAWS):
+            drawn = with_costs_drawn(problem, deviations, rng)
+            found = plan(drawn, [best.assignment], rng)
+            is_better = mg.latency(drawn, found).cycles < best.compiled * _WORTH_A_COMPILE
+            if is_better and _anonymous(found) not in self.tried:
+                return found
+        return None
+
+    def propose(self, source: str, assignment: mg.Assignment) -> bool:
+        """Compile an assignment and keep it if it is its source's best; False if it is not new."""
+        if _anonymous(assignment) in self.tried:
+            self._keep(source, self.tried[_anonymous(assignment)])
+            return False
+        predicted = mg.latency(self.extraction.problem, assignment).cycles
+        try:
+            found = verify(self.session, self.extraction, assignment, remedies=self.remedies)
+        except CompilerKilled:
+            raise
+        except CompileError as error:  # refused, or too much for the compiler: the loop goes on
+            self._note(source, Round(assignment, predicted, None, str(error)))
+            self.say(f"{source}: the compiler would not have the assignment ({error})")
+            return False
+        finally:
+            self.num_compiles += 1
+        candidate = self._note(source, Round(assignment, predicted, found))
+        reference = self.candidates["xla_default"].compiled
+        how = "" if found.mode == MODES[0].name else f" ({found.mode})"
+        self.say(
+            f"{source}: predicted {predicted / reference:.3f}, compiled"
+            f" {candidate.compiled / reference:.3f} of XLA's default,"
+            f" {found.honoured:.1%} honoured{how}"
+        )
+        return True
+
+    def _note(self, source: str, done: Round) -> Candidate | None:
+        """Remember what became of a compile, and keep it if it is the best of its source."""
+        assignment, found = done.assignment, done.verification
+        self.tried.setdefault(_anonymous(assignment), None)
+        if found is None:
+            return None
+        self._note_refusals(assignment, found)
+        self._missed[_anonymous(assignment)] = found.missed
+        candidate = Candidate(
+            source, self._realised(assignment, found), done.predicted, found.cycles,
+            found.honoured, found.not_honoured, found.options,
+        )  # fmt: skip
+        self.tried[_anonymous(assignment)] = candidate
+        self._keep(source, candidate)
+        return candidate
+
+    def seconds_of_guided(self) -> float:
+        """What the first turn of the search over what XLA may place takes, about."""
+        placer = placer_of(self.session)
+        each = placer.seconds_per_check if placer.is_fast else self.seconds_per_compile
+        return _FIRST_CHECKS * each + self.seconds_per_compile
+
+    def start_guided(self, seed: int) -> None:
+        """Set up the search over what XLA may place by itself; see `guided`."""
+        self.guided = GuidedSearch(self.session, self.extraction, self.xla_default, seed)
+        for variant in range(1, len(VARIANTS)):
+            if self.left() > 0:
+                self.guided.consider(State(variant=variant))
+
+    def guide(self, seconds: float) -> None:
+        """Search for a while, from the best mappings so far too."""
+        assert self.guided is not None
+        end = time.monotonic() + min(seconds, max(self.left(), 0.0))
+        self.guided.rank()
+        for source in ("greedy", "agent"):
+            known = self.candidates.get(source)
+            if known is not None and known.assignment is not None:
+                self.guided.consider(self.guided.guided_by(known.assignment))
+        while time.monotonic() < end and self.guided.step():
+            pass
+
+    def compile_guided(self) -> bool:
+        """Compile what the search thinks most of, if it promises to be the best of all; whether."""
+        assert self.guided is not None
+        found = self.guided.compile_best(below=self.best_compiled() * _WORTH_A_COMPILE)
+        if found is None:
+            return False
+        self.num_compiles += 1
+        self._keep("guided", _guided_candidate(found))
+        reference = self.candidates["xla_default"].compiled
+        self.say(
+            f"guided: predicted {found.predicted / reference:.3f}, compiled"
+            f" {found.cycles / reference:.3f} of XLA's default after {self.guided.checks} checks"
+        )
+        return True
+
+    def _keep(self, source: str, candidate: Candidate | None) -> None:
+        """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
+        known = self.candidates.get(source)
+        if candidate and (known is None or candidate.compiled < known.compiled):
+            self.candidates[source] = dataclasses.replace(candidate, source=source)
+            self._note_time(candidate.compiled)
+
+    def _note_time(self, cycles: float) -> None:
+        if not self.history or cycles < self.history[-1][1]:
+            self.history.append((round(time.monotonic() - self.began, 2), cycles))
+
+    def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
+        """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
+        if wanted.masks == found.assignment.masks:
+            return wanted
+        problem = self.extraction.problem
+        state, _ = mg.follow(problem, found.assignment)
+        played = mg.to_assignment(problem, state, wanted.source)
+        return played if played.masks == found.assignment.masks else wanted
+
+    def _note_refusals(self, wanted: mg.Assignment, found: Verification) -> None:
+        """Take what was refused in so many words as refused for good, and what was so twice."""
+        problem = self.extraction.problem
+        values = {v for v, t in found.refused if t is None}
+        for v, value in enumerate(problem.values):
+            places = problem.positions_of_value[v]
+            asked = any(wanted.in_alternate(t, p) for t, p in places)
+            given = any(found.assignment.in_alternate(t, p) for t, p in places)
+            if asked and not given and not value.is_refused:
+                self.refusals[v] = self.refusals.get(v, 0) + 1
+                if self.refusals[v] >= _REFUSALS:
+                    values.add(v)
+        uses = {(t, v) for v, t in found.refused if t is not None}
+        if values or uses:
+            self.extraction.refuse(values, uses)
+            self.extraction.refresh()
+
+    def monotone_speedup(self, best: Candidate) -> float:
+        """Speed-up of `best` over XLA's default by monotone-clamped cycles."""
+        # From the cache: a run that tries hundreds of mappings need not keep their programs.
+        default, fastest = (
+            self.extraction.monotone_latency(self.session.compile(candidate.options)).cycles
+            for candidate in (self.candidates["xla_default"], best)
+        )
+        return default / fastest if fastest else 1.0
+
+    def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self.deadline - time.monotonic()
+
+    def seconds_before_the_last(self) -> float | None:
+        """How long the last compile can wait, at least 0; None if there is time for more."""
+        each = RESERVE * self.seconds_of_first
+        return max(self.left() - each, 0.0) if self.left() < 2 * each else None
+
+
+def _anonymous(assignment: mg.Assignment) -> mg.Assignment:
+    return dataclasses.replace(assignment, source="")
+
+
+def _guided_candidate(found: Found) -> Candidate:
+    """A compiled state of the search as a candidate: nothing was asked that could be lost."""
+    return Candidate(
+        "guided", found.assignment, found.predicted, found.cycles, 1.0, options=found.options
+    )

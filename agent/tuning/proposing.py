@@ -1,0 +1,132 @@
+"""Who proposes what to the compiler in a run: the agent, permissions, drawn costs, a guided search.
+
+Each has turns, of one compile or none. The agent plans in the background while the compiler works.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import malloc_game as mg
+from agent.tuning.background import BackgroundPlanner
+from agent.tuning.compiler_loop import CompilerLoop
+from agent.tuning.outcome import DRAWN
+from agent.tuning.permitting import Permitting
+
+_POLL_SECONDS = 0.05
+# Between compiles: long enough for some batches of games, short enough to correct costs a few times
+# within a small budget.
+_MIN_TURN_SECONDS = 4.0
+_TURNS_PER_BUDGET = 6
+# Share of the budget that the first turn of the guided search may take: a dozen checks for each
+# compile.
+_GUIDED_SHARE = 0.1
+
+
+def turn_seconds(budget: float) -> float:
+    """What a turn may take of `budget` seconds."""
+    return max(_MIN_TURN_SECONDS, budget / _TURNS_PER_BUDGET)
+
+
+class Proposing:
+    """The turns of a run, and who found the agent's best mapping."""
+
+    def __init__(
+        self,
+        loop: CompilerLoop,
+        background: BackgroundPlanner,
+        planned: mg.Problem,
+        seed: int,
+        budget: float,
+    ):
+        """planned: what the planner in the background plans for. budget: seconds, of the run."""
+        self.found_by: str | None = None
+        self._loop = loop
+        self._background = background
+        self._planned = planned
+        self._seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._seconds = turn_seconds(budget)
+        self._is_guided = loop.seconds_of_guided() <= budget * _GUIDED_SHARE
+        self._permitting = Permitting(loop, seed, self._best_plan)
+
+    def turns(self) -> list[Callable[[], None]]:
+        """For `take_turns`. After each the agent goes on with what the compiler has taught."""
+        turns = [self.agent_turn, self._permitting.take_turn, self.drawn_turn]
+        if self._is_guided:
+            turns.append(self.guided_turn)
+        return [self._then_plan_anew(turn) for turn in turns]
+
+    def propose(self, assignment: mg.Assignment, found_by: str) -> None:
+        """Have a mapping compiled in the agent's name."""
+        former = self._loop.candidates.get("agent")
+        self._loop.propose("agent", assignment)
+        if former is not self._loop.candidates.get("agent"):
+            self.found_by = found_by
+
+    def only_turn(self, seconds: float) -> bool:
+        """What the agent thinks best after `seconds`, where one compile is all there is.
+
+        Its plan at that time is better than what greedy has at once. False if it has none."""
+        time.sleep(seconds)
+        if (found := self._background.best()) is None:
+            return False
+        self.propose(found.assignment, found.source)
+        return True
+
+    def plan_anew(self) -> None:
+        """The agent goes on with the costs of now, and from the best of all."""
+        if (now := self._loop.problem_to_plan()) is not self._planned:
+            self._planned = now
+            best = self._loop.best().assignment
+            self._background.set_problem(now, [] if best is None else [best])
+
+    def agent_turn(self) -> None:
+        """What the agent thinks best, if it promises something."""
+        end = time.monotonic() + min(self._seconds, self._loop.left())
+        # The first mapping is waited for; later, if there is nothing new, others have the time.
+        while (found := self._background.best()) is None and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        if found is None:
+            return
+        if self._loop.promises(found.assignment):
+            self.propose(found.assignment, found.source)
+        else:
+            self._loop.give_up_missed(found.assignment)
+
+    def drawn_turn(self) -> None:
+        """The agent's, but for a plan under costs that may be wrong where it has nothing new."""
+        compiles = self._loop.num_compiles
+        self.agent_turn()
+        if self._loop.num_compiles > compiles:
+            return
+        if (drawn := self._loop.plan_drawn(self._rng)) is not None:
+            self.propose(drawn, DRAWN)
+        elif self._permitting.is_checking and not self._is_guided:
+            self.guided_turn()  # nothing comes to mind any more
+
+    def guided_turn(self) -> None:
+        """What a search over what XLA may place thinks best."""
+        if self._loop.guided is None:
+            self._loop.start_guided(self._seed)
+        # As long as the compile that it leads to: checks are cheap, but promises are, too.
+        seconds = max(_MIN_TURN_SECONDS, self._loop.seconds_per_compile)
+        self._loop.guide(min(self._seconds, seconds))
+        self._loop.compile_guided()
+
+    def _best_plan(self) -> mg.Assignment | None:
+        found = self._background.best()
+        return None if found is None else found.assignment
+
+    def _then_plan_anew(self, turn: Callable[[], None]) -> Callable[[], None]:
+        def both() -> None:
+            compiles = self._loop.num_compiles
+            turn()
+            self.plan_anew()
+            if self._loop.num_compiles == compiles:  # nothing came to mind; the agent thinks on
+                time.sleep(_POLL_SECONDS)
+
+        return both
