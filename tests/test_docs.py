@@ -62,13 +62,13 @@ def test_commands_exist_with_the_options_that_are_named(page):
             assert option in options, f"{_ids(page)}: mallocgame {name} {option}"
 
 
-def test_the_table_of_rivals_is_what_the_races_say():
-    found = rows.current(rows.race_results(ROOT / "docs" / "rivals").read())
+def test_the_table_of_baselines_is_what_the_races_say():
+    found = rows.current(rows.race_results(ROOT / "docs" / "baselines").read())
     found = [row for row in found if row.seconds_limit == 120]
     found.sort(key=lambda row: row.contender != CONTENDERS[0])
     header, line, *table = report.by_seed(found)
     assert len(table) > 8
-    for page in ("docs/rivals.md", "docs/rivals/race.md"):
+    for page in ("docs/baselines.md", "docs/baselines/race.md"):
         _, begins, rest = (ROOT / page).read_text().partition(f"{header}\n{line}\n")
         assert begins, f"{page}: no such table"
         lines = rest.partition("\n\n")[0].splitlines()

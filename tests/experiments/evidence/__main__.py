@@ -41,9 +41,9 @@ def main(experiments: tuple[str, ...], out: pathlib.Path, most: int | None, seed
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         click.echo(f"[{number}/{len(todo)}] {', '.join(map(str, run.key))}: {row['seconds']:.0f} s")
-    text = page.markdown(rows, ROOT / "docs" / "rivals")
+    text = page.markdown(rows, ROOT / "docs" / "baselines")
     write_bytes(out.parent / "evidence.md", text.encode())
-    for name, picture in pictures.pictures(rows, ROOT / "docs" / "rivals").items():
+    for name, picture in pictures.pictures(rows, ROOT / "docs" / "baselines").items():
         write_bytes(out / name, picture)
 
 

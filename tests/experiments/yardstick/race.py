@@ -1,6 +1,7 @@
 """Races a stand-alone loop, a script of somebody else's, on the pairs that `mallocgame race` has.
 
-    python -m tests.yardstick path/to/greedy_loop.py --split test --contended --out docs/rivals
+    python -m tests.experiments.yardstick.race path/to/greedy_loop.py \\
+        --split test --contended --out docs/baselines
 
 The script is given `path/to/file.py:function TARGET --seconds S`, where `function()` returns a JAX
 function and its abstract arguments, and compiles it as it likes, by `Lowered.compile`. What it
