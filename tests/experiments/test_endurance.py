@@ -19,6 +19,8 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 time.sleep(float(sys.argv[1]))
 """
+# The end of a script: it says that it is under way, and waits for what happens to it.
+_READY = "import pathlib, sys, time; pathlib.Path(sys.argv[2]).touch(); time.sleep(60)"
 
 
 def _start(mark, seconds):
@@ -53,7 +55,7 @@ def subject(tmp_path):
                 self._log = work / f"{log}.log"
                 with self._log.open("wb") as output:
                     self.process = subprocess.Popen(
-                        [sys.executable, "-c", script, "60"],
+                        [sys.executable, "-c", script, "60", str(work / "ready")],
                         env={**os.environ, **self.mark},
                         stdout=output,
                         stderr=subprocess.STDOUT,
@@ -65,22 +67,30 @@ def subject(tmp_path):
     return make
 
 
-def _inject(subject, tmp_path, monkeypatch, kind="kill command", seconds=3.0):
+def _inject(subject, tmp_path, monkeypatch, kind="kill command"):
+    """A fault as soon as the script is `_READY`."""
     made, victim = subject
     monkeypatch.setattr(faults, "Victim", victim)
     monkeypatch.setattr(faults, "_END_SECONDS", 2.0)
+    (tmp_path / "ready").unlink(missing_ok=True)
+
+    def moment(low, high):
+        assert wait_until((tmp_path / "ready").exists, 60)
+        return 0.0
+
     rng = random.Random(1)
-    rng.uniform = lambda a, b: seconds
-    return faults.one(made, kind, seconds, tmp_path, rng)
+    rng.uniform = moment
+    return faults.one(made, kind, 3.0, tmp_path, rng)
 
 
 def test_a_fault_that_costs_nothing(subject, tmp_path, monkeypatch):
-    found = _inject(subject("import time; time.sleep(60)"), tmp_path, monkeypatch, seconds=0.5)
+    found = _inject(subject(_READY), tmp_path, monkeypatch)
     assert found["lost"] == [] and found["code"] == -signal.SIGKILL
 
 
 def test_an_orphan_is_a_loss(subject, tmp_path, monkeypatch):
-    found = _inject(subject(_LEAVES_AN_ORPHAN), tmp_path, monkeypatch)
+    leaves_an_orphan = _LEAVES_AN_ORPHAN.rpartition("time.sleep")[0] + _READY
+    found = _inject(subject(leaves_an_orphan), tmp_path, monkeypatch)
     assert found["lost"] == ["orphans: 1"]
 
 
@@ -88,17 +98,15 @@ def test_a_damaged_file_is_a_loss(subject, tmp_path, monkeypatch):
     def check(out):
         raise ValueError("cut off")
 
-    found = _inject(
-        subject("import time; time.sleep(60)", check), tmp_path, monkeypatch, seconds=0.2
-    )
+    found = _inject(subject(_READY, check), tmp_path, monkeypatch)
     assert found["lost"] == ["a file that cannot be used: ValueError: cut off"]
 
 
 def test_a_traceback_and_a_strange_end_are_losses(subject, tmp_path, monkeypatch):
-    broken = "import signal, time; signal.signal(15, lambda *a: 1 / 0); time.sleep(60)"
+    broken = f"import signal; signal.signal(15, lambda *a: 1 / 0); {_READY}"
     found = _inject(subject(broken), tmp_path, monkeypatch, kind="terminate")
     assert "ZeroDivisionError" in found["lost"][0]
-    silent = "import os, signal, time; signal.signal(15, lambda *a: os._exit(7)); time.sleep(60)"
+    silent = f"import os, signal; signal.signal(15, lambda *a: os._exit(7)); {_READY}"
     found = _inject(subject(silent), tmp_path, monkeypatch, kind="terminate")
     assert found["lost"][0].startswith("exit code 7")
 

@@ -1,6 +1,6 @@
-"""One run of `tests.yardstick`: the script in this process, its compiles kept and then judged.
+"""One run of `tests.experiments.yardstick`: the script's compiles, kept and then judged.
 
-    python -m tests.yardstick_child SCRIPT CONTENDER PROGRAM TARGET SECONDS SEED BEGAN
+    python -m tests.experiments.yardstick.child SCRIPT CONTENDER PROGRAM TARGET SECONDS SEED BEGAN
 
 As `agent.racing.child`, with a program of the suite only.
 """
