@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import pathlib
 import re
 
@@ -104,9 +105,25 @@ def missing_names(text: str) -> list[str]:
     )
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=_ids)
+def _text(page: pathlib.Path) -> str:
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    is_code = [cell["cell_type"] == "code" for cell in cells]
+    return "\n\n".join(
+        f"```python\n{text}\n```" if code else text
+        for text, code in zip(texts, is_code, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*(p for p in PAGES if p.name != "CHANGELOG.md"), *sorted(ROOT.glob("notebooks/*.ipynb"))],
+    ids=_ids,
+)
 def test_files_and_names_of_ours_exist(page):
-    assert missing_names(page.read_text()) == []
+    assert missing_names(_text(page)) == []
 
 
 def test_what_looks_for_missing_names_sees_them():
