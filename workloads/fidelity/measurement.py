@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 import malloc_game as mg
 from malloc_game import Assignment, Problem
@@ -101,6 +100,8 @@ class Fidelity:
         pairs = [(s.predicted, s.compiled) for s in self.random if s.compiled]
         if len({c for _, c in pairs}) < 2 or len({p for p, _ in pairs}) < 2:
             return None
+        from scipy import stats
+
         return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 

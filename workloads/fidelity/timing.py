@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from workloads.errors import CompileError, WorkloadError
 
@@ -77,6 +76,8 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     The k-th smallest and k-th greatest value; fewer than six values cannot be that sure, and give
     their whole range.
     """
+    from scipy import stats
+
     ordered = np.sort(values)
     k = int(stats.binom.ppf((1 - CONFIDENCE) / 2, len(ordered), 0.5))
     k = min(max(k, 1), len(ordered))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import optimize, sparse
+
+if TYPE_CHECKING:  # loaded by the first program: every process would wait for it at its start
+    from scipy import sparse
 
 _Term = tuple[int, float]  # number of a variable, its coefficient
 
@@ -60,6 +63,8 @@ class LinearProgram:
         bounds.append(bound)
 
     def _matrix(self, is_equation: bool) -> tuple[sparse.csr_array, np.ndarray]:
+        from scipy import sparse
+
         columns, coefficients, ends, bounds = self._rows[is_equation]
         shape = (len(bounds), self.num_variables)
         # Terms that name one variable twice are added up.
@@ -74,6 +79,8 @@ class LinearProgram:
         y.b + z.d + the least of (cost - A'y - E'z).x over the boxes is below every feasible x. So
         it holds whatever the solver's tolerances are; good multipliers only make it tight.
         """
+        from scipy import optimize
+
         (below, limits), (equations, targets) = self._matrix(False), self._matrix(True)
         cost, upper = np.array(self._cost), np.array(self._upper)
         result = optimize.linprog(
