@@ -44,7 +44,7 @@ def configure_platform() -> str | None:
 
     Returns the platforms it set ("cpu", "cuda,cpu", "rocm,cpu"), or None if it changed nothing.
     """
-    if os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms:
+    if os.environ.get("JAX_PLATFORMS") or jax.config.values["jax_platforms"]:
         return None
     if not has_libtpu() or has_tpu():
         return None

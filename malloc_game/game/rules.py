@@ -30,6 +30,7 @@ from malloc_game.game.state import (
     NO_COPY,
     NUM_ACTIONS,
     UNPLACED,
+    Evictions,
     GameState,
     Options,
     Program,
@@ -88,10 +89,10 @@ def _is_excluded(program: Program, state: GameState, decision: chex.Array) -> ch
     return program.is_refused[decision] | (excluded & (group != UNPLACED)).any()
 
 
-def _needs_eviction(program: Program, state: GameState, decision: chex.Array) -> chex.Array:
+def _needs_eviction(program: Program, evictions: Evictions, decision: chex.Array) -> chex.Array:
     """Whether the value of `decision` is nowhere in default memory yet: bool[]."""
     previous = program.previous[decision]
-    return (previous != UNPLACED) & (state.default_from[previous] == NEVER)
+    return (previous != UNPLACED) & (evictions.default_from[previous] == NEVER)
 
 
 def _may_start(program: Program, state: GameState, use: chex.Array) -> chex.Array:
@@ -112,12 +113,12 @@ def _options(program: Program, state: GameState) -> Options:
     can_drop = ~program.must_stay[decision] | (held == UNPLACED)
     evict_start = jnp.int32(UNPLACED)
     allowed = may_start
-    if program.has_moves:
+    if state.evictions is not None:
         # What was produced in alternate memory can leave it once it is there, and come back later.
-        allowed &= times >= state.default_from[program.previous[decision]]
+        allowed &= times >= state.evictions.default_from[program.previous[decision]]
         after = may_start & (times > program.decision_time[held])
-        evict_start = copies.latest_start(state.writes, units, time, after)
-        needs_eviction = _needs_eviction(program, state, decision)
+        evict_start = copies.latest_start(state.evictions.queue, units, time, after)
+        needs_eviction = _needs_eviction(program, state.evictions, decision)
         evict_start = jnp.where(needs_eviction, evict_start, UNPLACED)
         can_drop = ~needs_eviction | (evict_start != UNPLACED)
     copy_start = copies.latest_start(state.reads, units, time, allowed)
@@ -154,6 +155,9 @@ def init(problem: Problem | Program) -> GameState:
         gain=jnp.int32(0),
         evict_start=jnp.int32(UNPLACED),
     )
+    evictions = Evictions(
+        queue=copies.empty_queue(program.max_times), start=unplaced, default_from=zeros
+    )
     state = GameState(
         position=jnp.int32(0),
         chunk_of=unplaced,
@@ -162,7 +166,6 @@ def init(problem: Problem | Program) -> GameState:
         copy_start=unplaced,
         free_from=jnp.zeros(program.num_granules, jnp.int32),
         reads=copies.empty_queue(program.max_times),
-        writes=copies.empty_queue(program.max_times) if program.has_moves else None,
         outstanding=jnp.zeros(program.max_times, jnp.int32),
         holds=jnp.zeros(program.excluding_group.shape[-1] + 1, bool),
         cycles=jnp.asarray(program.default_cycles, jnp.int32),
@@ -170,8 +173,7 @@ def init(problem: Problem | Program) -> GameState:
         reward=jnp.int32(0),
         done=program.num_decisions == 0,
         options=nothing,
-        evict_start=unplaced if program.has_moves else None,
-        default_from=zeros if program.has_moves else None,
+        evictions=evictions if program.has_moves else None,
     )
     return _move_on(program, state, jnp.int32(0))
 
@@ -183,9 +185,9 @@ def _move_on(program: Program, state: GameState, start: chex.Array) -> GameState
         reads=copies.advance(program, state.chunk_of, state.reads, start, end),
         free_from=heap.reserve(state.free_from, program.reserved_before[state.decision], end),
     )
-    if program.has_moves:
-        writes = copies.advance(program, state.chunk_of, state.writes, start, end)
-        state = state.replace(writes=writes)
+    if state.evictions is not None:
+        queue = copies.advance(program, state.chunk_of, state.evictions.queue, start, end)
+        state = state.replace(evictions=state.evictions.replace(queue=queue))
     return state.replace(options=_options(program, state))
 
 
@@ -240,15 +242,17 @@ def step(problem: Problem | Program, state: GameState, action: chex.Array) -> Ga
         write_back=state.write_back + charge,
         reward=gain - charge,
         done=position >= program.num_decisions,
-        **_book(program, state, action == COPY, evicts),
+        **_book(program, state, is_inside, action == COPY, evicts),
     )
-    if program.has_moves:
-        after = after.replace(default_from=_default_from(program, state, is_inside, evicts))
     return _move_on(program, after, program.asked_at[decision])
 
 
 def _book(
-    program: Program, state: GameState, is_copied: chex.Array, evicts: chex.Array
+    program: Program,
+    state: GameState,
+    is_inside: chex.Array,
+    is_copied: chex.Array,
+    evicts: chex.Array,
 ) -> dict[str, chex.ArrayTree]:
     """The fields of a state that a copy or an eviction for the decision at hand changes."""
     decision, options = state.decision, state.options
@@ -266,26 +270,32 @@ def _book(
     reads, copy_start = queue(state.reads, state.copy_start, options.copy_start, is_copied)
     start = jnp.where(is_copied, options.copy_start, options.evict_start)
     is_under_way = (is_copied | evicts) & (times >= start) & (times < time)
-    fields = dict(reads=reads, copy_start=copy_start, outstanding=state.outstanding + is_under_way)
-    if program.has_moves:
-        writes, evict_start = queue(state.writes, state.evict_start, options.evict_start, evicts)
-        fields |= dict(writes=writes, evict_start=evict_start)
+    fields: dict[str, chex.ArrayTree] = dict(
+        reads=reads, copy_start=copy_start, outstanding=state.outstanding + is_under_way
+    )
+    if state.evictions is not None:
+        before = state.evictions
+        writes, evict_start = queue(before.queue, before.start, options.evict_start, evicts)
+        default_from = _default_from(program, state, before.default_from, is_inside, evicts)
+        fields["evictions"] = Evictions(queue=writes, start=evict_start, default_from=default_from)
     return fields
 
 
 def _default_from(
-    program: Program, state: GameState, is_inside: chex.Array, evicts: chex.Array
+    program: Program,
+    state: GameState,
+    before: chex.Array,
+    is_inside: chex.Array,
+    evicts: chex.Array,
 ) -> chex.Array:
-    """`default_from` after the decision at hand: int32[D]."""
+    """`Evictions.default_from` after the decision at hand, of what it was before: int32[D]."""
     decision = state.decision
     time = program.decision_time[decision]
     defined = jnp.where(is_inside, NEVER, time + 1)
     # Of a parameter there is no earlier decision, and then the last (padding) one says 0.
-    used = jnp.where(evicts, time, state.default_from[program.previous[decision]])
+    used = jnp.where(evicts, time, before[program.previous[decision]])
     new = jnp.where(program.is_use[decision], used, defined)
-    return state.default_from.at[decision].set(
-        jnp.where(state.done, state.default_from[decision], new)
-    )
+    return before.at[decision].set(jnp.where(state.done, before[decision], new))
 
 
 def to_assignment(
@@ -306,8 +316,8 @@ def to_assignment(
         for x in (state.chunk_of, state.chunk_offset, state.chunk_end, state.copy_start)
     )
     evict_starts = [UNPLACED] * len(chunk_of)
-    if state.evict_start is not None:
-        evict_starts = np.asarray(state.evict_start).tolist()
+    if state.evictions is not None:
+        evict_starts = np.asarray(state.evictions.start).tolist()
     masks = [0] * len(problem.instructions)
     chunks, copied = [], []
     for d, decision in enumerate(list_decisions(problem, rules)):

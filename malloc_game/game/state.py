@@ -115,6 +115,15 @@ class Queue:
 
 
 @chex.dataclass(frozen=True)
+class Evictions:
+    """What a game keeps of evictions, where computed values may move."""
+
+    queue: Queue
+    start: chex.Array  # int32[D], of the eviction that it booked or UNPLACED
+    default_from: chex.Array  # int32[D], time from which the value is in default, or NEVER
+
+
+@chex.dataclass(frozen=True)
 class GameState:
     """A game in progress. A chunk belongs to the decision that made it."""
 
@@ -132,10 +141,7 @@ class GameState:
     reward: chex.Array  # int32[], cycles saved by the last decision
     done: chex.Array  # bool[]
     options: Options
-    # With moves only, else None.
-    writes: Queue | None  # evictions
-    evict_start: chex.Array | None  # int32[D], of the eviction that it booked or UNPLACED
-    default_from: chex.Array | None  # int32[D], time from which the value is in default, or NEVER
+    evictions: Evictions | None  # with moves only
 
     @property
     def decision(self) -> chex.Array:

@@ -102,7 +102,7 @@ def _run(
     for t, instruction in enumerate(problem.instructions):
         mask = assignment.masks[t]
         _play(timeline, events.get(t, ()))
-        cycles = problem.instruction_cycles(t, mask)
+        cycles: float = problem.instruction_cycles(t, mask)
         if t in copies:
             cycles = _copy_cycles(problem, assignment, t, prefetched, cycles)
         if t in gone:

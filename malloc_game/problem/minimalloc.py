@@ -175,7 +175,7 @@ def check_offsets(instance: PackingInstance, offsets: Sequence[int | None]) -> l
     if len(offsets) != len(instance.ids):
         return [f"{len(offsets)} offsets for {len(instance.ids)} buffers"]
     found = []
-    placed = []
+    placed: list[tuple[int, int]] = []  # number of the buffer, its offset
     for i, offset in enumerate(offsets):
         if offset is None:
             found.append(f"{instance.ids[i]} has no place")
@@ -185,15 +185,15 @@ def check_offsets(instance: PackingInstance, offsets: Sequence[int | None]) -> l
                 f" memory of {instance.capacity_bytes} bytes"
             )
         else:
-            placed.append(i)
-    for number, i in enumerate(placed):
-        for j in placed[:number]:
+            placed.append((i, offset))
+    for number, (i, low) in enumerate(placed):
+        for j, other_low in placed[:number]:
             in_time = instance.lower[i] < instance.upper[j] and (
                 instance.lower[j] < instance.upper[i]
             )
             in_space = (
-                offsets[i] < offsets[j] + instance.size_bytes[j]
-                and offsets[j] < offsets[i] + instance.size_bytes[i]
+                low < other_low + instance.size_bytes[j]
+                and other_low < low + instance.size_bytes[i]
             )
             if in_time and in_space:
                 found.append(f"{instance.ids[j]} and {instance.ids[i]} overlap")

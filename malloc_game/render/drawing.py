@@ -259,10 +259,10 @@ def _figure(problem: Problem, assignment: Assignment, size: tuple[int, int]) -> 
     return figure
 
 
-def _boxes(left: Any, right: Any, low: Any, high: Any) -> np.ndarray:
-    """Corners of N rectangles: float64[N, 4, 2]."""
+def _boxes(left: Any, right: Any, low: Any, high: Any) -> list[np.ndarray]:
+    """Corners of N rectangles: float64[4, 2] each."""
     corners = [(left, low), (right, low), (right, high), (left, high)]
-    return np.stack([np.stack([np.asarray(a, float) for a in xy], -1) for xy in corners], 1)
+    return list(np.stack([np.stack([np.asarray(a, float) for a in xy], -1) for xy in corners], 1))
 
 
 def _draw_memory(

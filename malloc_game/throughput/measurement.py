@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 import malloc_game as mg
+from malloc_game.errors import MallocGameError
 from malloc_game.throughput.environments import Environment, random_legal
 
 RUNS = 3
@@ -159,8 +160,14 @@ def median_seconds(call: Callable[[], chex.ArrayTree], run_seconds: float) -> fl
 
 
 def executable_bytes(compiled: jax.stages.Compiled) -> int:
-    """Memory of a compiled function while it runs: arguments, results and temporaries."""
+    """Memory of a compiled function while it runs: arguments, results and temporaries.
+
+    Raises:
+      MallocGameError: JAX cannot tell on this device.
+    """
     used = compiled.memory_analysis()
+    if used is None:
+        raise MallocGameError("JAX does not tell how much memory compiled code takes here")
     total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
     return total - used.alias_size_in_bytes
 

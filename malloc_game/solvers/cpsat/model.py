@@ -133,6 +133,7 @@ class Placement:
             if self.problem.instructions[t].in_entry:
                 by_time.setdefault(t, []).append(p)
         uses: list[Use] = []
+        stays: list[cp_model.IntVar] = []  # from each use until the next
         for t, numbers in by_time.items():
             inside = self.cp.new_bool_var(f"use of {v} at {t}")
             positions = self.problem.instructions[t].positions
@@ -146,19 +147,20 @@ class Placement:
             served = [job.is_made]
             if uses:
                 before = uses[-1]
-                before.stays = self.cp.new_bool_var(f"{v} stays until {t}")
+                before.stays = here = self.cp.new_bool_var(f"{v} stays until {t}")
                 # There is a chunk to stay, and no copy is made while it does.
-                held = [before.job.is_made, *(u.stays for u in uses[-2:-1])]
-                self.cp.add(sum(held) >= before.stays)
-                self.cp.add(before.stays + job.is_made <= 1)
-                self.cp.add(use.offset == before.offset).only_enforce_if(before.stays)
-                served.append(before.stays)
+                held = [before.job.is_made, *stays[-1:]]
+                self.cp.add(sum(held) >= here)
+                self.cp.add(here + job.is_made <= 1)
+                self.cp.add(use.offset == before.offset).only_enforce_if(here)
+                served.append(here)
+                stays.append(here)
             self.cp.add(sum(served) >= inside)
             uses.append(use)
-        for use, after in zip(uses, uses[1:], strict=False):
+        for here, after in zip(stays, uses[1:], strict=True):
             # A chunk ends right after a use that it serves.
             goes_on = [after.inside, *([] if after.stays is None else [after.stays])]
-            self.cp.add_bool_or(use.stays.negated(), *goes_on)
+            self.cp.add_bool_or(here.negated(), *goes_on)
         if uses:
             self.uses[v] = uses
 

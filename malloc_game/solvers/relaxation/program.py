@@ -140,12 +140,11 @@ class _Builder:
         # Of a table that is too wide the largest arrays stay; the others may be where they like.
         by_size = sorted(priced, key=lambda p: -self._position_bytes(t, p))
         joint = sorted(by_size[:widest])
-        masks, cycles, idle = self._entries(t, priced, joint)
-        fits = self._fits(t, masks, joint)
-        masks, cycles, idle = masks[fits], cycles[fits], idle[fits]
+        every_mask, cycles, every_idle = self._entries(t, priced, joint)
+        fits = self._fits(t, every_mask, joint)
         trips = self.problem.instructions[t].trip_count
-        entries = list(self.lp.variables(trips * cycles))
-        masks, idle = list(masks), list(idle)
+        entries = list(self.lp.variables(trips * cycles[fits]))
+        masks, idle = list(every_mask[fits]), list(every_idle[fits])
         for mask, price in self._plain_copies(t, masks, joint):
             entries.append(self.lp.variable(trips * price))
             masks.append(mask)

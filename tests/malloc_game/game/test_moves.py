@@ -230,4 +230,4 @@ def test_random_play_evicts_and_brings_back():
 def test_a_game_without_moves_carries_nothing_of_them():
     program = mg.encode(toy(LIFE))
     state = jax.eval_shape(mg.init, program)
-    assert state.evict_start is state.default_from is state.writes is None
+    assert state.evictions is None
