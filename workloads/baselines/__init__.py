@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from workloads.baselines.clocked_run import Progress, Race, RivalResult, TimeIsUp
+from workloads.baselines.clocked_run import Race, RivalResult, TimeIsUp
 from workloads.baselines.greedy_by_costs import learned_greedy
 from workloads.baselines.hill_climber import hill_climbing
 from workloads.baselines.xla_options import knobs
 from workloads.compiler.session import CompilerSession
 from workloads.errors import WorkloadError
+from workloads.progress import Progress, silent
 
 # (race, seed): starts the race and compiles until there is nothing to try, or TimeIsUp is raised.
 COMPILER_RIVALS: dict[str, Callable[[Race, int], None]] = {
@@ -29,7 +30,7 @@ def run(
     session: CompilerSession,
     seconds: float,
     seed: int = 0,
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
     max_compiles: int | None = None,
 ) -> RivalResult:
     """Give the rival `name` (a key of `COMPILER_RIVALS`) so many seconds on the session's program.

@@ -22,8 +22,8 @@ from workloads.errors import CompileError, CompilerKilled, CompileTimeout, Overr
 from workloads.extraction.all_default import all_default_options
 from workloads.extraction.extraction import Extraction
 from workloads.hlo.module import Module
+from workloads.progress import Progress, silent
 
-Progress = Callable[[str], None]
 _MAX_KILLED = 2  # times that the compiler may be killed before the first two compiles are done
 
 
@@ -54,7 +54,7 @@ class Race:
 
     Attributes:
       extraction: the program as the game sees it, once started; `learn` brings costs in.
-      best: the fastest compile so far, `best_cycles` its judged latency.
+      best_cycles: judged latency of the fastest compile so far.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Race:
         session: CompilerSession,
         seconds: float,
         max_compiles: int | None = None,
-        progress: Progress = lambda message: None,
+        progress: Progress = silent,
     ):
         """The clock starts here. max_compiles: most compiles, XLA's default among them."""
         self._began = time.monotonic()
@@ -72,7 +72,6 @@ class Race:
         self._notes: dict[str, dict[str, Any]] = {}
         self._is_started = False
         self.compiles = self.failures = self.refusals = 0
-        self.best: Compiled | None = None
         self.best_cycles = self.xla_default_cycles = float("inf")
         self.history: list[tuple[float, float]] = []
 
@@ -118,8 +117,7 @@ class Race:
         self._known[key] = compiled, judged
         if not chosen:
             self.xla_default_cycles = cycles
-        if cycles < self.best_cycles:
-            self.best, self.best_cycles = compiled, cycles
+        self.best_cycles = min(self.best_cycles, cycles)
         self.history.append((round(self.elapsed, 2), self.best_cycles))
         self._progress(
             f"{self.elapsed:.0f} s, compile {self.compiles}: {cycles:,.0f} cycles,"
@@ -137,6 +135,11 @@ class Race:
         self._session.remember(label, fields)
 
     # -- the race ----------------------------------------------------------------------------
+
+    @property
+    def best(self) -> Compiled:
+        """The fastest compile so far, once there is one."""
+        return min(self._known.values(), key=lambda known: known[1].cycles)[0]
 
     @property
     def elapsed(self) -> float:
@@ -205,16 +208,17 @@ class Race:
         return judged.cycles, found
 
     def result(self, rival: str) -> RivalResult:
-        """The result as it stands."""
+        """The result as it stands, of a race that was started."""
         seconds = self.elapsed
-        found = self.extraction.assignment_of(self.best, f"{rival}, compiled")
+        best = self.best
+        found = self.extraction.assignment_of(best, f"{rival}, compiled")
         return RivalResult(
             rival,
             found,
             self.extraction.refresh(),
             self.best_cycles,
             self.xla_default_cycles,
-            dict(self.best.options),
+            dict(best.options),
             seconds,
             self.compiles,
             self.failures,

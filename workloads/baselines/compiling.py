@@ -36,4 +36,4 @@ class Compiling(Protocol):
         """Learn from such a compile; how fast it is, in cycles, and what it does."""
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, Assignment] | None:
-        """Both; None if the compiler fails."""
+        """Both; None if the compiler fails, or is not asked: a result is always a compile's."""

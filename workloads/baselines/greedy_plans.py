@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+import jax
 import numpy as np
 
 import malloc_game as mg
 from malloc_game import Assignment, CostTable, Problem
-from malloc_game.game.decisions import list_decisions
+from malloc_game.game.decisions import wanted_by
 from malloc_game.game.state import DROP
-from malloc_game.solvers.decode import latencies_of_wanted, num_slots, to_assignment
+from malloc_game.solvers.decode import latencies_of_wanted, to_assignment
+from malloc_game.solvers.play.simulated_annealing import neighbours
 
 _BATCH = 32  # plays at once
 ROUNDS = 12
@@ -34,18 +36,13 @@ def plan(
     """
     rng = rng or np.random.default_rng(0)
     program = mg.encode(problem)
-    decisions = list_decisions(problem)
     _, actions = mg.greedy(program)
     rows = [np.asarray(actions) != DROP]
-    for start in starts:
-        row = np.zeros(num_slots(program), bool)
-        row[: len(decisions)] = [
-            any(start.in_alternate(t, p) for t, p in decision.positions) for decision in decisions
-        ]
-        rows.append(row)
+    rows += [wanted_by(problem, start, program.max_decisions) for start in starts]
     best, best_cycles, best_actions = rows[0], None, actions
     for _ in range(rounds):
-        rows += [_changed(best, len(decisions), rng) for _ in range(_BATCH - len(rows))]
+        key = jax.random.key(int(rng.integers(1 << 31)))
+        rows += list(np.asarray(neighbours(program, best, key, _BATCH))[len(rows) :])
         cycles, plays = latencies_of_wanted(program, np.stack(rows))
         cycles = np.asarray(cycles)
         first = int(cycles.argmin())
@@ -54,22 +51,6 @@ def plan(
             best_actions = np.asarray(plays)[first]
         rows = []
     return to_assignment(problem, program, best_actions, "learned greedy")
-
-
-def _changed(wanted: np.ndarray, num_decisions: int, rng: np.random.Generator) -> np.ndarray:
-    """A few decisions changed, all within a stretch of the schedule."""
-    if not num_decisions:
-        return wanted
-    centre = int(rng.integers(num_decisions))
-    width = int(
-        4.0 * 2.0 ** rng.uniform(0.0, 6.0)
-    )  # few that are far apart have to do with another
-    first, last = max(centre - width, 0), min(centre + width + 1, num_decisions)
-    flips = rng.random(last - first) < (1.0 + rng.exponential()) / (last - first)
-    changed = wanted.copy()
-    changed[first:last] ^= flips
-    changed[centre] ^= not flips[centre - first]
-    return changed
 
 
 def with_costs_drawn(

@@ -9,15 +9,18 @@
 
 from workloads.benchmark.cases import PROBLEM_SUFFIXES, Case, Opened, select
 from workloads.benchmark.compiling import compile_mappings
+from workloads.benchmark.keeping import Progress
 from workloads.benchmark.report import Results, compiled_table, load, standings_table, write
-from workloads.benchmark.rows import CompiledRow, Row
-from workloads.benchmark.runner import Progress, choose_solvers, run
+from workloads.benchmark.rows import CompiledRow, JudgedCompiledRow, JudgedRow, Row
+from workloads.benchmark.runner import choose_solvers, run
 from workloads.benchmark.scores import cells_of, comparable
 
 __all__ = [
     "PROBLEM_SUFFIXES",
     "Case",
     "CompiledRow",
+    "JudgedCompiledRow",
+    "JudgedRow",
     "Opened",
     "Progress",
     "Results",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import malloc_game as mg
-from malloc_game import Problem
+from malloc_game import Assignment, Problem
 from malloc_game.solvers import lower_bound
 from workloads.benchmark.suite_building import BOUND_SECONDS
 from workloads.errors import WorkloadError
@@ -80,6 +80,7 @@ class Case:
         Raises:
           WorkloadError: a pair's file is missing or another. MallocGameError: it cannot be read.
         """
+        reference: Assignment | None
         if self.pair is not None:
             problem, reference = self.pair.load(self.path.parent)
             bound = self.pair.bound

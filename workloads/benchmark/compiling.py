@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import malloc_game as mg
 from malloc_game import Assignment, MallocGameError, Position, Problem
@@ -14,8 +15,8 @@ from malloc_game.problem.files import sha256_of
 from workloads.benchmark import rows, scores
 from workloads.benchmark.cases import Case
 from workloads.benchmark.farming import packed, unpacked, values_of
-from workloads.benchmark.rows import CompiledRow, Row
-from workloads.benchmark.runner import Progress, no_progress
+from workloads.benchmark.keeping import Keeper, Progress, no_progress
+from workloads.benchmark.rows import CompiledRow, JudgedCompiledRow, JudgedRow
 from workloads.compiler.session import CompilerSession, check_compiler, versions
 from workloads.errors import CompileError, WorkloadError
 from workloads.extraction.pipeline import Extracted, extract_session
@@ -58,40 +59,29 @@ def compile_mappings(
         ]
     )
     with rows.compiled_results(out) as journal:
-        done = {row.key: row for row in journal.read()}
-        todo: dict[str, list[Row]] = {}
+        kept = Keeper(journal, _describe, progress)
+        todo: dict[str, list[JudgedRow]] = {}
         for row in found:
-            known = done.get(row.compiled_key)
-            if known is None or known.error is not None:
+            if not isinstance(kept.done.get(row.compiled_key), JudgedCompiledRow):
                 todo.setdefault(row.pair, []).append(row)
-        total = len(found)
-        number = total - sum(map(len, todo.values()))
-        progress(number, total, f"{number} of {total} mappings are compiled already")
+        kept.begin(len(found) - sum(map(len, todo.values())), len(found), "mappings are compiled")
         for case in cases:
             if case.pair is None:
-                progress(number, total, f"{case.name}: not of the suite, so there is no program")
-
-        def keep(compiled: CompiledRow) -> None:
-            nonlocal number
-            journal.append(compiled)
-            done[compiled.key] = compiled
-            number += 1
-            progress(number, total, _describe(compiled))
-
+                kept.say(f"{case.name}: not of the suite, so there is no program")
         if farm is not None:
-            _compile_on_farm(farm, wanted, todo, out, timeout, keep)
+            _compile_on_farm(farm, wanted, todo, out, timeout, kept.keep)
         else:
             for pair, mappings in todo.items():
-                progress(number, total, f"{pair}: the compiler sets out")
+                kept.say(f"{pair}: the compiler sets out")
                 for compiled in compile_pair(wanted[pair], mappings, out, timeout):
-                    keep(compiled)
-    return [done[row.compiled_key] for row in found]
+                    kept.keep(compiled)
+    return [kept.done[row.compiled_key] for row in found]
 
 
 def _compile_on_farm(
     farm: Farm,
     cases: Mapping[str, Case],
-    todo: Mapping[str, Sequence[Row]],
+    todo: Mapping[str, Sequence[JudgedRow]],
     out: Path,
     timeout: float,
     keep: Callable[[CompiledRow], None],
@@ -109,7 +99,7 @@ def _compile_on_farm(
 
 
 def _compile(
-    case: Case, problem_file: bytes, mappings: list[Row], files: list[bytes], timeout: float
+    case: Case, problem_file: bytes, mappings: list[JudgedRow], files: list[bytes], timeout: float
 ) -> list[CompiledRow]:
     """The compiles of a pair's mappings, for a task of a farm."""
     with tempfile.TemporaryDirectory(prefix="mallocgame-") as name:
@@ -122,7 +112,7 @@ def _compile(
 
 
 def compile_pair(
-    case: Case, mappings: Sequence[Row], out: Path, timeout: float
+    case: Case, mappings: Sequence[JudgedRow], out: Path, timeout: float
 ) -> Iterator[CompiledRow]:
     """Yields a `CompiledRow` for each mapping as soon as it is compiled."""
     problem = mg.load_problem(case.path)
@@ -134,7 +124,7 @@ def compile_pair(
             _check_same(problem, found.extraction.problem)
         except (CompileError, WorkloadError) as error:
             for row in mappings:
-                yield _row(row, began, error=rows.one_line(error))
+                yield _failed(row, began, error)
             return
         for row in mappings:
             yield _compile_one(session, found, monotone, row, problem, out)
@@ -203,7 +193,7 @@ def _compile_one(
     session: CompilerSession,
     found: Extracted,
     monotone_default: float,
-    row: Row,
+    row: JudgedRow,
     problem: Problem,
     out: Path,
 ) -> CompiledRow:
@@ -217,41 +207,49 @@ def _compile_one(
         done = verify(session, found.extraction, assignment)
         monotone = found.extraction.monotone_latency(session.compile(done.options)).cycles
     except (CompileError, WorkloadError, MallocGameError) as error:
-        return _row(row, began, error=rows.one_line(error))
+        return _failed(row, began, error)
     default = found.xla_default_latency.cycles
-    return dataclasses.replace(
-        _row(row, began, error=None),
+    return JudgedCompiledRow(
+        **_about(row, began),
         compiled=done.cycles,
         xla_default_compiled=default,
-        compiled_speedup=rows.ratio(default, done.cycles),
-        compiled_speedup_monotone=rows.ratio(monotone_default, monotone),
+        compiled_speedup=default / done.cycles,
+        compiled_speedup_monotone=monotone_default / monotone,
         honoured=done.honoured,
         mode=done.mode,
+        error=None,
     )
 
 
-def _row(row: Row, began: float, *, error: str | None) -> CompiledRow:
+def _failed(row: JudgedRow, began: float, error: Exception) -> CompiledRow:
     """A row without results."""
     return CompiledRow(
-        program=row.program,
-        target=row.target,
-        solver=row.solver,
-        seed=row.seed,
-        mapping_sha256=row.mapping_sha256,
+        **_about(row, began),
         compiled=None,
         xla_default_compiled=None,
         compiled_speedup=None,
         compiled_speedup_monotone=None,
         honoured=None,
         mode=None,
-        compile_seconds=round(time.perf_counter() - began, 3),
-        error=error,
-        versions=versions(),
+        error=rows.one_line(error),
     )
 
 
+def _about(row: JudgedRow, began: float) -> dict[str, Any]:
+    """The fields that the rows of all compiles have."""
+    return {
+        "program": row.program,
+        "target": row.target,
+        "solver": row.solver,
+        "seed": row.seed,
+        "mapping_sha256": row.mapping_sha256,
+        "compile_seconds": round(time.perf_counter() - began, 3),
+        "versions": versions(),
+    }
+
+
 def _describe(row: CompiledRow) -> str:
-    if row.error is not None:
+    if not isinstance(row, JudgedCompiledRow):
         return f"{row.pair}: {row.solver}: {row.error}"
     return (
         f"{row.pair}: {row.solver}: compiled {row.compiled_speedup:.4f}x XLA's default,"

@@ -14,7 +14,7 @@ from malloc_game.estimator import NO_CLAIM
 from malloc_game.problem.files import write_bytes
 from workloads.benchmark import figures, rows, scores
 from workloads.benchmark.document import Block, Heading, Picture, Table, Text, markdown, to_html
-from workloads.benchmark.rows import CompiledRow, Row
+from workloads.benchmark.rows import CompiledRow, JudgedCompiledRow, JudgedRow, Row
 from workloads.benchmark.scores import Cell
 from workloads.programs.suite_problems import CONTENDED
 
@@ -35,7 +35,7 @@ class Results:
     """What a directory of results holds: the rows that count, and what compiling said of them."""
 
     runs: tuple[Row, ...]
-    compiled: tuple[tuple[Row, CompiledRow], ...]
+    compiled: tuple[tuple[JudgedRow, CompiledRow], ...]
 
     def only(self, pairs: Iterable[str] | None, solvers: Iterable[str] | None) -> Results:
         """The rows of these pairs (`program-target`) and solvers; None is all."""
@@ -245,7 +245,7 @@ def _groups(cells: Sequence[Cell]) -> Iterable[Block]:
         yield Table([title, "pairs", "contended", *order], lines)
 
 
-def compiled_table(joined: Sequence[tuple[Row, CompiledRow]]) -> Table:
+def compiled_table(joined: Sequence[tuple[JudgedRow, CompiledRow]]) -> Table:
     """A row for each solver that something was compiled of, the best first."""
     header = ["solver", "pairs", "ratio, compiled", "monotone", "predicted", "gap closed"]
     return Table(
@@ -269,7 +269,7 @@ def compiled_table(joined: Sequence[tuple[Row, CompiledRow]]) -> Table:
     )
 
 
-def _compiled(joined: Sequence[tuple[Row, CompiledRow]]) -> Iterable[Block]:
+def _compiled(joined: Sequence[tuple[JudgedRow, CompiledRow]]) -> Iterable[Block]:
     yield Heading(2, "Compiled by the real compiler")
     yield compiled_table(joined)
     yield Text(
@@ -280,7 +280,7 @@ def _compiled(joined: Sequence[tuple[Row, CompiledRow]]) -> Iterable[Block]:
         " honoured: share of decisions that hold in the compiled program. The geometric means are"
         " over a solver's own pairs."
     )
-    good = [both for both in joined if both[1].error is None]
+    good = [(row, c) for row, c in joined if isinstance(c, JudgedCompiledRow)]
     good.sort(key=lambda both: (both[0].pair, both[1].compiled))
     header = ["pair", "solver", "predicted", "compiled", "XLA's default", "ratio", "monotone"]
     lines = [

@@ -44,7 +44,8 @@ class _OfPair:
 class Row(_OfPair):
     """One run of a solver on a problem. Latencies are predicted cycles.
 
-    After a failure `predicted` and all that follows from it are None, and `error` says why.
+    One that found a mapping is a `JudgedRow`. After a failure `predicted` and all that follows from
+    it are None, and `error` says why.
     """
 
     program: str
@@ -86,8 +87,20 @@ class Row(_OfPair):
 
 
 @dataclasses.dataclass(frozen=True)
+class JudgedRow(Row):
+    """A run that found a mapping."""
+
+    predicted: float
+    mapping_sha256: str
+    error: None
+
+
+@dataclasses.dataclass(frozen=True)
 class CompiledRow(_OfPair):
-    """The mapping of one run, compiled by the real compiler. Latencies are compiled cycles."""
+    """The mapping of one run, compiled by the real compiler. Latencies are compiled cycles.
+
+    One that came through is a `JudgedCompiledRow`; of one that did not `error` says why.
+    """
 
     program: str
     target: str
@@ -108,6 +121,19 @@ class CompiledRow(_OfPair):
     def key(self) -> Hashable:
         """What the row is about: the last row of a key counts."""
         return self.pair, self.solver, self.seed, self.mapping_sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedCompiledRow(CompiledRow):
+    """A mapping that the compiler made a program of."""
+
+    compiled: float
+    xla_default_compiled: float
+    compiled_speedup: float
+    compiled_speedup_monotone: float
+    honoured: float
+    mode: str
+    error: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +158,7 @@ class RaceRow(_OfPair):
     seconds: float  # until the process ended
     error: str | None
     versions: Mapping[str, str]
+    found_by: str | None = None  # what found the best; rows of earlier versions do not say
 
     @property
     def key(self) -> Hashable:
@@ -176,15 +203,21 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     return list({row.key: row for row in rows}.values())
 
 
-# What a run, and a compiled mapping, has unless it failed.
-_FOUND = {
-    Row: ("predicted",),
-    RaceRow: (),
-    CompiledRow: ("compiled", "xla_default_compiled", "compiled_speedup",
-                  "compiled_speedup_monotone", "honoured", "mode"),
-}  # fmt: skip
-
-
+# Rows that did not fail, and what they have that those that failed have not.
+_JUDGED: dict[type, tuple[type, tuple[str, ...]]] = {
+    Row: (JudgedRow, ("predicted",)),
+    CompiledRow: (
+        JudgedCompiledRow,
+        (
+            "compiled",
+            "xla_default_compiled",
+            "compiled_speedup",
+            "compiled_speedup_monotone",
+            "honoured",
+            "mode",
+        ),
+    ),
+}
 _PAIRS = ("improvements", "history")
 
 
@@ -203,8 +236,9 @@ def _check(row: Row | CompiledRow | RaceRow) -> None:
                 raise ValueError(f"{field.name} is {number}")
         if field.name in _PAIRS and any(len(pair) != 2 for pair in value):
             raise ValueError(f"{field.name} needs pairs of seconds and cycles")
-    for name in _FOUND[type(row)]:
-        if (getattr(row, name) is None) != (row.error is not None):
+    _, found = _JUDGED.get(type(row), (type(row), ()))
+    for name in found:
+        if getattr(row, name) is not None:
             raise ValueError(f"{name} and error contradict each other")
 
 
@@ -232,7 +266,11 @@ class Journal(Generic[AnyRow]):
 
     def _row(self, line: bytes, where: str) -> AnyRow:
         try:
-            row = from_json(self.kind, parse_json(line), "row")
+            content = parse_json(line)
+            kind = self.kind
+            if isinstance(content, dict) and content.get("error", "") is None:
+                kind, _ = _JUDGED.get(kind, (kind, ()))
+            row = from_json(kind, content, "row")
             _check(row)
             return row
         except (ValueError, MallocGameError) as error:
@@ -291,8 +329,13 @@ def race_results(out: Path) -> Journal[RaceRow]:
 
 def assignment_path(out: Path, row: Row | CompiledRow) -> Path:
     """Where the mapping of a run is kept."""
+    return mapping_path(out, row.pair, row.solver, row.seed)
+
+
+def mapping_path(out: Path, pair: str, solver: str, seed: int) -> Path:
+    """Where the mapping of a run is kept, for one that has no row yet."""
     # A target's name comes from a problem file: no character in it may name another directory.
-    name = quote(f"{row.pair}.{row.solver}.{row.seed}", safe="", errors="surrogatepass")
+    name = quote(f"{pair}.{solver}.{seed}", safe="", errors="surrogatepass")
     return out / "assignments" / f"{name}.json"
 
 

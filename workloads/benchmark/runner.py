@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ import jax
 
 import malloc_game as mg
 from malloc_game import Assignment, MallocGameError
-from malloc_game.problem.files import sha256_of
 from malloc_game.solvers import SOLVERS, Result, Solver, SolverError, get_solver, is_optimal
 from workloads.benchmark import rows
 from workloads.benchmark.cases import Case, Opened, check_distinct
 from workloads.benchmark.farming import packed, unpacked, values_of
-from workloads.benchmark.rows import Row
+from workloads.benchmark.keeping import Keeper, Progress, no_progress
+from workloads.benchmark.rows import JudgedRow, Row
 from workloads.farm import Farm, Task
 
-# Runs that are done, of how many, and what is going on.
-Progress = Callable[[int, int, str], None]
 # The solver that goes first.
 _PROVER = "cpsat"
 # Improvements of less than this share of the latency are not kept on record.
@@ -34,11 +32,6 @@ _ROUNDING = 1e-9
 
 class Failed(MallocGameError):
     """A solver returned what it must not."""
-
-
-def no_progress(done: int, total: int, message: str) -> None:
-    """Say nothing."""
-    del done, total, message
 
 
 def choose_solvers(
@@ -87,7 +80,8 @@ def run(
     check_distinct(cases)
     (out / "assignments").mkdir(parents=True, exist_ok=True)
     with rows.results(out) as journal:
-        done = {row.key: row for row in journal.read()}
+        kept = Keeper(journal, _describe, progress)
+        done = kept.done
 
         def is_done(case: Case, solver: str, seed: int) -> bool:
             row = done.get((case.name, solver, seed))
@@ -100,28 +94,21 @@ def run(
         in_order = sorted(solvers, key=lambda name: name != _PROVER)
         tasks = [(case, solver, seed) for case in cases for seed in seeds for solver in in_order]
         todo = [task for task in tasks if not is_done(*task)]
-        number, total = len(tasks) - len(todo), len(tasks)
-        progress(number, total, f"{number} of {total} runs are there already")
+        kept.begin(len(tasks) - len(todo), len(tasks), "runs are there")
         by_case = {
             case: list(runs) for case, runs in itertools.groupby(todo, key=lambda task: task[0])
         }
-
-        def keep(row: Row) -> None:
-            nonlocal number
-            journal.append(row)
-            done[row.key] = row
-            number += 1
-            progress(number, total, _describe(row))
-
         if farm is not None:
-            _run_on_farm(farm, by_case, done, solvers, seconds, seeds, out, keep)
+            _run_on_farm(farm, by_case, done, solvers, seconds, seeds, out, kept.keep)
         else:
             for case, runs in by_case.items():
                 opened = case.open()
                 for _, solver, seed in runs:
-                    progress(number, total, f"{case.name}: {solver}, seed {seed}")
+                    kept.say(f"{case.name}: {solver}, seed {seed}")
                     goal = _least(case, opened, done.values())
-                    keep(run_one(case, opened, solver, solvers[solver], seconds, seed, out, goal))
+                    kept.keep(
+                        run_one(case, opened, solver, solvers[solver], seconds, seed, out, goal)
+                    )
         return [
             done[case.name, solver, seed] for case in cases for seed in seeds for solver in solvers
         ]
@@ -223,7 +210,9 @@ def run_one(
         predicted = judge(opened, result.assignment)
     except Exception as error:
         return Row(**known, **nothing, **stopwatch.read(), error=rows.one_line(error))
-    row = Row(
+    path = rows.mapping_path(out, case.name, name, seed)
+    mg.save_assignment(result.assignment, opened.problem, path)
+    return JudgedRow(
         **known,
         **took,
         predicted=predicted,
@@ -232,12 +221,9 @@ def run_one(
         solver_bound=result.bound,
         is_optimal=is_optimal(predicted, max(goal, result.bound or 0.0)),
         improvements=_improvements(result),
-        mapping_sha256=None,
+        mapping_sha256=sha256(path.read_bytes()).hexdigest(),
         error=None,
     )
-    path = rows.assignment_path(out, row)
-    mg.save_assignment(result.assignment, opened.problem, path)
-    return dataclasses.replace(row, mapping_sha256=sha256_of(path))
 
 
 class _Stopwatch:
@@ -285,8 +271,8 @@ def _improvements(result: Result) -> tuple[tuple[float, float], ...]:
 
 def _describe(row: Row) -> str:
     what = f"{row.pair}: {row.solver}, seed {row.seed}: "
-    if row.error is not None:
-        return what + row.error
+    if not isinstance(row, JudgedRow):
+        return f"{what}{row.error}"
     if row.speedup is None:
         return what + f"{row.predicted:,.0f} cycles in {row.seconds:.1f} s"
     return what + f"{row.speedup:.4f}x XLA's default in {row.seconds:.1f} s"

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from workloads.benchmark.rows import CompiledRow, Row, gap_closed, ratio
+from workloads.benchmark.rows import (
+    CompiledRow,
+    JudgedCompiledRow,
+    JudgedRow,
+    Row,
+    gap_closed,
+    ratio,
+)
 
 # Latencies within this share of each other are a tie.
 TIE = 1e-3
@@ -122,11 +129,11 @@ def cells_of(rows: Iterable[Row]) -> list[Cell]:
     return [Cell(*names, tuple(of_cell)) for names, of_cell in runs.items()]
 
 
-def best_seeds(found: Sequence[Row]) -> list[Row]:
+def best_seeds(found: Sequence[Row]) -> list[JudgedRow]:
     """Of every pair and solver the run that is predicted to be fastest; failures are left out."""
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str], JudgedRow] = {}
     for row in found:
-        if row.error is None:
+        if isinstance(row, JudgedRow):
             known = best.setdefault((row.pair, row.solver), row)
             if row.predicted < known.predicted:
                 best[row.pair, row.solver] = row
@@ -154,6 +161,10 @@ def mean(values: Iterable[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [v for v in values if v is not None]
+
+
 def record(pairs: Iterable[tuple[float, float]]) -> Record:
     """How often the first of two latencies is the smaller one, by more than `TIE` of the second."""
     wins = ties = losses = 0
@@ -176,22 +187,22 @@ def standings(cells: Sequence[Cell]) -> list[Standing]:
     found = []
     for solver in dict.fromkeys(c.solver for c in cells):
         mine = [c for c in cells if c.solver == solver]
-        known = [c for c in mine if c.speedup is not None]
-        contended = [c for c in known if c.first.contended]
-        gaps = [c.gap_closed for c in contended if c.gap_closed is not None]
+        against_xla = [(c.latency, xla) for c in mine if (xla := c.first.xla_default)]
+        contended = [c for c in mine if c.first.contended]
+        gaps = _known(c.gap_closed for c in contended)
         found.append(
             Standing(
                 solver=solver,
                 pairs=len(mine),
                 failed=sum(c.failed for c in mine),
-                speedup=geometric_mean(c.speedup for c in known),
-                speedup_contended=geometric_mean(c.speedup for c in contended),
+                speedup=geometric_mean(_known(c.speedup for c in mine)),
+                speedup_contended=geometric_mean(_known(c.speedup for c in contended)),
                 gap_closed=mean(gaps),
                 gap_closed_median=statistics.median(gaps) if gaps else None,
-                against_xla=record((c.latency, c.first.xla_default) for c in known),
+                against_xla=record(against_xla),
                 against_rivals=record((c.latency, min(rivals(c))) for c in mine if rivals(c)),
                 optimal=sum(c.is_optimal for c in mine),
-                seconds=mean(c.seconds for c in mine),
+                seconds=statistics.fmean(c.seconds for c in mine),
             )
         )
     return sorted(found, key=lambda s: -(s.speedup or 0.0))
@@ -203,7 +214,7 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
     of_pair: dict[str, dict[str, float]] = {}
     for row, compiled in joined:
         of_solver.setdefault(row.solver, []).append((row, compiled))
-        if compiled.error is None:
+        if isinstance(compiled, JudgedCompiledRow):
             of_pair.setdefault(row.pair, {})[row.solver] = compiled.compiled
 
     def against_rivals(row: Row) -> list[tuple[float, float]]:
@@ -213,7 +224,7 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
 
     found = []
     for solver, mine in of_solver.items():
-        good = [(row, c) for row, c in mine if c.error is None]
+        good = [(row, c) for row, c in mine if isinstance(c, JudgedCompiledRow)]
         gaps = _compiled_gaps(good)
         found.append(
             CompiledStanding(
@@ -233,14 +244,13 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
     return sorted(found, key=lambda s: -(s.speedup or 0.0))
 
 
-def _compiled_gaps(joined: Iterable[tuple[Row, CompiledRow]]) -> list[float]:
+def _compiled_gaps(joined: Iterable[tuple[Row, JudgedCompiledRow]]) -> list[float]:
     """Gap closed on each contended pair by what would be used: XLA's default where it is faster."""
-    gaps = [
+    return _known(
         gap_closed(c.xla_default_compiled, row.bound, min(c.compiled, c.xla_default_compiled))
         for row, c in joined
         if row.contended
-    ]
-    return [gap for gap in gaps if gap is not None]
+    )
 
 
 def profile(latencies: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
@@ -259,8 +269,8 @@ def profile_of(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
     latencies: dict[str, list[float]] = {}
     for cell in sorted(cells, key=lambda c: c.pair):
         latencies.setdefault(cell.solver, []).append(cell.latency)
-    defaults = {c.pair: c.first.xla_default for c in cells}
-    if None not in defaults.values():
+    defaults = {c.pair: xla for c in cells if (xla := c.first.xla_default) is not None}
+    if len(defaults) == len({c.pair for c in cells}):
         latencies[XLA] = [defaults[pair] for pair in sorted(defaults)]
     return profile(latencies)
 

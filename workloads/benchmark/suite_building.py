@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import malloc_game as mg
@@ -19,6 +19,7 @@ from workloads.farm import Farm, Task, TaskLost
 from workloads.loop.learned_costs import learn_costs
 from workloads.programs.families import suite
 from workloads.programs.suite_problems import CONTENDED, DATA, Pair, write_index
+from workloads.progress import Progress, silent
 
 # Compiles for a problem: half of what a measurement of fidelity takes, so that `make suite` takes
 # hours, not a day.
@@ -34,7 +35,7 @@ def build(
     *,
     compiles: int = NUM_COMPILES,
     timeout: float = 600.0,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> None:
     """Extract a program, learn its costs, and write its problem file.
 
@@ -108,7 +109,7 @@ def build_all(
     *,
     timeout: float = 600.0,
     farm: Farm | None = None,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> dict[str, str]:
     """Build the problem files of pairs (program, target) that are missing, then the index.
 

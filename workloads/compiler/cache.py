@@ -44,7 +44,8 @@ def content_key(**parts: Any) -> str:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Log a warning, the first time that there is this one."""
     logging.getLogger(__name__).warning(message)
 
 
@@ -88,7 +89,7 @@ class DiskCache:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
             reason = error.strerror or error
-            _warn_once(f"mallocgame: results are not cached: {self.directory}: {reason}")
+            warn_once(f"mallocgame: results are not cached: {self.directory}: {reason}")
 
     def _path(self, key: str) -> Path:
         return self.directory / (key + _SUFFIX)

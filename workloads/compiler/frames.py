@@ -46,5 +46,7 @@ def read(
         return None
     text_length, blob_length = _HEADER.unpack(header)
     text = exactly(text_length)
-    blob = None if text is None else exactly(blob_length)
+    if text is None:
+        return None
+    blob = exactly(blob_length)
     return None if blob is None else (json.loads(text), blob)

@@ -47,6 +47,7 @@ class ChildProcess:
         values = {k: v.replace("{directory}", str(self.directory)) for k, v in environment.items()}
         requests_in, self._requests = os.pipe()
         self._answers, answers_out = os.pipe()
+        self._output, output_out = os.pipe()
         try:
             # -P and the explicit path: a `jax.py` in the user's directory must not be imported.
             self._process = subprocess.Popen(
@@ -55,7 +56,7 @@ class ChildProcess:
                     *(str(requests_in), str(answers_out), str(self.directory)),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output_out,
                 stderr=subprocess.STDOUT,
                 pass_fds=(requests_in, answers_out),
                 env={**values, "PYTHONPATH": _python_path(values)},
@@ -64,11 +65,13 @@ class ChildProcess:
         except OSError as error:
             os.close(self._requests)
             os.close(self._answers)
+            os.close(self._output)
             shutil.rmtree(self.directory, ignore_errors=True)
             raise CompileError(f"the compiler process cannot be started: {error}") from error
         finally:
             os.close(requests_in)
             os.close(answers_out)
+            os.close(output_out)
         os.set_blocking(self._requests, False)
         self._tail = bytearray()
         self._drain = threading.Thread(target=self._drain_output, daemon=True)
@@ -154,10 +157,12 @@ class ChildProcess:
 
     def _drain_output(self) -> None:
         """Keep only the end of what it prints; never the disk, never much memory."""
-        with self._process.stdout as output:
-            while part := os.read(output.fileno(), TAIL_BYTES):
+        try:
+            while part := os.read(self._output, TAIL_BYTES):
                 self._tail += part
                 del self._tail[:-TAIL_BYTES]
+        finally:
+            os.close(self._output)
 
 
 def useful_lines(text: str) -> list[str]:

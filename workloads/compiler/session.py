@@ -13,7 +13,6 @@ import importlib.metadata
 import importlib.util
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 from workloads import errors
 from workloads.compiler.cache import DiskCache, content_key
 from workloads.compiler.process import ChildProcess
+from workloads.compiler.sending import load_request
 from workloads.errors import (
     CompileError,
     CompilerUnavailable,
@@ -29,7 +29,7 @@ from workloads.errors import (
     OverrideError,
     WorkloadError,
 )
-from workloads.programs.loader import ProgramSource, program_source, resolve_spec
+from workloads.programs.loader import ProgramSource
 
 # The smallest topology of each generation; programs are compiled for its first device.
 TOPOLOGIES = {
@@ -58,8 +58,6 @@ _CHILD_ENVIRONMENT = {
     "LIBTPU_INIT_ARGS": _MSA_DUMP,
     "XLA_FLAGS": _HLO_DUMP,
 }
-# Settings of the parent process that change how a callable is traced.
-_TRACING_CONFIG = ("jax_enable_x64", "jax_default_matmul_precision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,12 +134,13 @@ class CompilerSession:
         self.timeout = timeout
         self.deadline = math.inf
         self.seconds_per_compile = 0.0
+        self._asked: set[frozenset[tuple[str, str]]] = set()
         self._versions = versions()
         self._cache = DiskCache() if cache else None
         self._lock = threading.Lock()
         self._child: ChildProcess | None = None
         self._module_sha256 = ""
-        self.name, self._load_request, self._load_blob = _load_request(program)
+        self.name, self._load_request, self._load_blob = load_request(program)
         self._load_request["topology"] = TOPOLOGIES[target]
 
     def __enter__(self) -> CompilerSession:
@@ -167,6 +166,12 @@ class CompilerSession:
         child = self._child
         return child.pid if child is not None and child.is_alive() else None
 
+    @property
+    def num_compiles(self) -> int:
+        """Different sets of options that a compile to the end was asked for: whether it came to one
+        or was refused, and whether the compiler had to work or the cache had the answer."""
+        return len(self._asked)
+
     def compile(
         self,
         options: Mapping[str, str] | None = None,
@@ -184,6 +189,7 @@ class CompilerSession:
         chosen = {name: str(value) for name, value in (options or {}).items()}
         if overrides is not None:
             chosen[OVERRIDES_OPTION] = overrides
+        self._asked.add(frozenset(chosen.items()))
         with self._limited(timeout) as (limit, deadline):
             return self._compile(chosen, limit, deadline)
 
@@ -224,9 +230,10 @@ class CompilerSession:
             self.seconds_per_compile = fields["seconds"]
             return self._compiled(hlo, fields, options, from_cache=True)
         check_compiler()
-        self._ensure_child(limit, deadline)
+        child = self._ensure_child(limit, deadline)
+        asked = {"options": options}
         try:
-            answer, hlo = self._request("compile", {"options": options}, b"", limit, deadline)
+            answer, hlo = self._request(child, "compile", asked, b"", limit, deadline)
         except OverrideError as error:
             if self._cache:
                 self._cache.put(key, {"refusal": str(error), "lines": error.last_lines}, b"")
@@ -265,8 +272,9 @@ class CompilerSession:
         Raises: as `compile`. Nothing is cached.
         """
         with self._limited() as (limit, deadline):
-            self._ensure_child(limit, deadline)
-            answer, hlo = self._request("place", {"options": dict(options)}, b"", limit, deadline)
+            child = self._ensure_child(limit, deadline)
+            asked = {"options": dict(options)}
+            answer, hlo = self._request(child, "place", asked, b"", limit, deadline)
         placed = self._compiled(hlo, answer, dict(options), from_cache=False)
         return placed, answer["needed_bytes"]
 
@@ -276,8 +284,8 @@ class CompilerSession:
         Raises: as `compile`.
         """
         with self._limited() as (limit, deadline):
-            self._ensure_child(limit, deadline)
-            return self._request("lower", {}, b"", limit, deadline)[1]
+            child = self._ensure_child(limit, deadline)
+            return self._request(child, "lower", {}, b"", limit, deadline)[1]
 
     def _compiled(
         self, hlo: bytes, fields: dict[str, Any], options: dict[str, str], *, from_cache: bool
@@ -295,23 +303,26 @@ class CompilerSession:
             from_cache=from_cache,
         )
 
-    def _ensure_child(self, limit: float, deadline: float) -> None:
-        """Start the compiler process and load the program in it, unless that is done."""
+    def _ensure_child(self, limit: float, deadline: float) -> ChildProcess:
+        """The compiler process with the program loaded, started if there is none."""
         if self._child is not None and self._child.is_alive():
-            return
+            return self._child
         self.close()
         if time.monotonic() >= deadline:
             raise CompileTimeout("time limit reached")
-        self._child = ChildProcess({**os.environ, **_CHILD_ENVIRONMENT})
+        child = self._child = ChildProcess({**os.environ, **_CHILD_ENVIRONMENT})
+        load, blob = self._load_request, self._load_blob
         try:
-            answer, _ = self._request("load", self._load_request, self._load_blob, limit, deadline)
+            answer, _ = self._request(child, "load", load, blob, limit, deadline)
         except BaseException:
             self.close()
             raise
         self._module_sha256 = answer["module_sha256"]
+        return child
 
     def _request(
         self,
+        child: ChildProcess,
         operation: str,
         message: dict[str, Any],
         blob: bytes,
@@ -320,7 +331,7 @@ class CompilerSession:
     ) -> tuple[dict[str, Any], bytes]:
         message = {**message, "operation": operation, "seconds": limit}
         try:
-            answer, result = self._child.request(message, blob, deadline)
+            answer, result = child.request(message, blob, deadline)
         except CompileTimeout:
             raise
         except CompileError as error:
@@ -357,54 +368,3 @@ def compile(
     program = (fn, args) if callable(fn) else fn
     with CompilerSession(program, target, timeout=timeout, cache=cache) as session:
         return session.compile(options, overrides=overrides)
-
-
-def _load_request(program: Any) -> tuple[str, dict[str, Any], bytes]:
-    """(name, request, bytes) that bring the program into the child."""
-    request: dict[str, Any] = {
-        "spec": "",
-        "donate": [],
-        "jax_config": {},
-        "sys_path": [os.path.abspath(entry) for entry in sys.path],
-    }
-    spec = program.spec if isinstance(program, ProgramSource) else program
-    if isinstance(spec, str) and spec:
-        found = resolve_spec(spec)
-        request["spec"] = found.spec
-        return found.name, request, b""
-    source = (
-        program if isinstance(program, ProgramSource) else program_source(program[0], *program[1])
-    )
-    import cloudpickle
-    import jax
-
-    fn = source.fn
-    if hasattr(fn, "lower") and hasattr(fn, "trace") and hasattr(fn, "__wrapped__"):
-        # A jitted function loses its parts when pickled: send what it wraps, and its donations.
-        request["donate"] = _donated_arguments(fn, source.args)
-        fn = fn.__wrapped__
-    request["jax_config"] = {name: getattr(jax.config, name) for name in _TRACING_CONFIG}
-    try:
-        blob = cloudpickle.dumps((fn, source.args))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WorkloadError(
-            f"{source.name} cannot be sent to the compiler process: {type(error).__name__}: "
-            f"{reason}; put it in a file and give path/to/file.py:function"
-        ) from error
-    return source.name, request, blob
-
-
-def _donated_arguments(fn: Any, args: tuple[Any, ...]) -> list[int]:
-    import jax
-
-    try:
-        infos = fn.trace(*args).args_info[0]
-    except Exception:
-        return []  # the child meets the same error and reports it
-    return [
-        index
-        for index, info in enumerate(infos)
-        if (leaves := jax.tree.leaves(info, is_leaf=lambda x: hasattr(x, "donated")))
-        and all(leaf.donated for leaf in leaves)
-    ]

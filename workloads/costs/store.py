@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ import numpy as np
 
 from malloc_game import CostTable
 from malloc_game.problem.definition import MAX_PRICED_POSITIONS
-from workloads.compiler.cache import cache_directory, content_key
+from workloads.compiler.cache import cache_directory, content_key, warn_once
 from workloads.costs.model import Prediction, Traffic, every_mask
 
 _FILE = "costs-1.sqlite3"
@@ -184,15 +183,10 @@ class CostFile:
                     return work(database)
             except (OSError, sqlite3.OperationalError) as error:
                 self._usable = False
-                _warn_once(f"mallocgame: costs are not kept: {self._path}: {error}")
+                warn_once(f"mallocgame: costs are not kept: {self._path}: {error}")
                 break
             except (sqlite3.Error, ValueError, TypeError):  # damaged: start again
                 for path in (self._path, self._path.with_name(_FILE + "-journal")):
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
         return {}
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    logging.getLogger(__name__).warning(message)

@@ -8,18 +8,35 @@ be kept out; there, the values that the dump of its assignment lists are named o
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from workloads.compiler.session import OVERRIDES_OPTION, Compiled, CompilerSession
+from workloads.compiler.session import OVERRIDES_OPTION, Compiled
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout
 from workloads.extraction.buffers import asynchronous_names, parse_dump
 from workloads.hlo.module import Module
 from workloads.overrides.text import EXACT_OPTIONS, KEEP_EVERYTHING, keep
 
 _LABEL = "all-default-1"
-_on_the_way: weakref.WeakKeyDictionary[CompilerSession, Compiled] = weakref.WeakKeyDictionary()
 
 
-def all_default_options(session: CompilerSession) -> dict[str, str]:
+class Compiler(Protocol):
+    """What is needed of a compiler session, or of who stands before one and counts."""
+
+    def compile(self, options: Mapping[str, str]) -> Compiled:
+        """As `CompilerSession.compile`."""
+
+    def remembered(self, label: str) -> dict[str, Any] | None:
+        """As `CompilerSession.remembered`."""
+
+    def remember(self, label: str, fields: dict[str, Any]) -> None:
+        """As `CompilerSession.remember`."""
+
+
+_on_the_way: weakref.WeakKeyDictionary[Compiler, Compiled] = weakref.WeakKeyDictionary()
+
+
+def all_default_options(session: Compiler) -> dict[str, str]:
     """Compiler options under which the program has everything in default memory that can be.
 
     Compiles, if that has not been done before.
@@ -49,7 +66,7 @@ def all_default_options(session: CompilerSession) -> dict[str, str]:
     return {**EXACT_OPTIONS, OVERRIDES_OPTION: "\n".join(map(keep, names))}
 
 
-def compiled_on_the_way(session: CompilerSession) -> Compiled | None:
+def compiled_on_the_way(session: Compiler) -> Compiled | None:
     """XLA's own mapping under `EXACT_OPTIONS`, where finding the all-default program took it.
 
     It may be faster than XLA's default, and costs nothing any more.

@@ -158,7 +158,13 @@ def parse_dump(msa: dict[str, str]) -> MsaDump:
         for row in csv.DictReader(io.StringIO(msa.get("bufferinfo", ""))):
             _add_buffer(buffers, row)
         allocations = [
-            tuple(int(row[k]) for k in ("buffer_id", "size", "offset", "start_time", "end_time"))
+            (
+                int(row["buffer_id"]),
+                int(row["size"]),
+                int(row["offset"]),
+                int(row["start_time"]),
+                int(row["end_time"]),
+            )
             for row in csv.DictReader(io.StringIO(msa.get("allocinfo", "")))
         ]
     except (KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
@@ -169,11 +175,18 @@ def parse_dump(msa: dict[str, str]) -> MsaDump:
     return MsaDump(schedule, buffers, allocations)
 
 
+def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no name or use")
+    return match
+
+
 def _add_buffer(buffers: dict[int, Buffer], row: dict[str, str]) -> None:
     if row.get("is_scoped", "0") != "0":
         # Never seen: what single instructions reserve is deducted from the capacity beforehand.
         raise ValueError("memory reserved for a single instruction")
-    match = _NAME.match(row["buffer_name"])
+    match = _matched(_NAME, row["buffer_name"])
     name, index = match.group(1), _index(match.group(2))
     definition = int(row["definition_time"])
     label = name + index_text(index)
@@ -187,5 +200,5 @@ def _add_buffer(buffers: dict[int, Buffer], row: dict[str, str]) -> None:
     times = [int(t) for t in row["use_times"].split(";") if t]
     uses = [u for u in row["use_names"].split(";") if u]
     for time, use in zip(times, uses, strict=False):
-        match = _USE.match(use)
+        match = _matched(_USE, use)
         buffer.uses[match.group(1), int(match.group(2)), _index(match.group(3))] = time

@@ -7,7 +7,7 @@ and refusals are learned from every compile, and what a compile did comes back a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -168,7 +168,7 @@ class Extraction:
         )
         return self.problem.replace(values=values)
 
-    def refuse(self, values: set[int], uses: set[tuple[int, int]] = frozenset()) -> None:
+    def refuse(self, values: Set[int], uses: Set[tuple[int, int]] = frozenset()) -> None:
         """Mark values, and uses of parameters, that the compiler will not have in alternate memory.
 
         uses: (time, value). Takes effect with `refresh`.

@@ -176,7 +176,8 @@ class _Owners:
 
     def value(self, done: Instruction) -> int | None:
         """The value whose chunk a copy fills or empties, None where the problem has none."""
-        instruction, index = done.operands[0].operands[0], ()
+        instruction = done.operands[0].operands[0]
+        index: tuple[int, ...] = ()
         # Back through what memory-space assignment has put in, to what the program had before.
         while instruction.name not in self._mine:
             if instruction.opcode == "get-tuple-element":

@@ -16,6 +16,7 @@ from workloads.extraction.all_default import all_default_options, compiled_on_th
 from workloads.extraction.extraction import Extraction
 from workloads.extraction.probing import probe
 from workloads.hlo.module import Module
+from workloads.progress import Progress, silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Extracted:
 
 def extract_session(
     session: CompilerSession,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
     store: CostStore | None = None,
     probe_seconds: float = math.inf,
     meanwhile: Callable[[Problem], object] = lambda problem: None,
-    on_compiled: Callable[[CompiledLatency], None] = lambda judged: None,
+    on_compiled: Callable[[str, CompiledLatency], None] = lambda source, judged: None,
 ) -> Extracted:
     """Compile the all-default program and XLA's default; build the problem from both, and probe it.
 
@@ -45,23 +46,24 @@ def extract_session(
     probe_seconds: as for `probe`. meanwhile: called with the problem of the first compile while
     the second is under way, in another thread, which may outlast it; for JAX code that planning
     needs and that takes seconds to compile. What it returns or raises is lost. on_compiled: called
-    after each compile with what it came to, as soon as that is known.
+    after each compile with what it came to, as soon as that is known; of "all_default",
+    "xla_default", or "guided" where the way to the first led over one that XLA placed.
 
     Raises:
       WorkloadError: the program cannot be loaded. CompileError: it cannot be compiled.
     """
 
-    def judge(compiled: Compiled) -> CompiledLatency:
+    def judge(compiled: Compiled, source: str) -> CompiledLatency:
         judged = compiled_latency(Module(compiled.hlo), TARGETS[session.target])
-        on_compiled(judged)
+        on_compiled(source, judged)
         return judged
 
     progress(f"compiling {session.name} for {session.target} with everything in default memory")
     options = all_default_options(session)
     if (on_the_way := compiled_on_the_way(session)) is not None:
-        judge(on_the_way)
+        judge(on_the_way, "guided")
     all_default = session.compile(options)
-    all_default_latency = judge(all_default)
+    all_default_latency = judge(all_default, "all_default")
     if store is None and not session.uses_cache:
         store = CostStore()
     extraction = Extraction(all_default, session.name, store)
@@ -71,7 +73,7 @@ def extract_session(
     thread.shutdown(wait=False)  # what it begins is waited for by those who need it
     default = session.compile({})
     judged, xla_default = extraction.take_in(
-        default, "xla_default", is_ours=False, judged=judge(default)
+        default, "xla_default", is_ours=False, judged=judge(default, "xla_default")
     )
     num_checks = probe(session, extraction, progress, probe_seconds)
     return Extracted(

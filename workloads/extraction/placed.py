@@ -22,7 +22,7 @@ def placed_module(compiled: Compiled) -> Module:
     for instruction, _ in final.flattened():
         if instruction.estimated_cycles is None:
             continue
-        owner = instruction
+        owner: Instruction | None = instruction
         if instruction.name not in known and is_timed(instruction):
             owner = _first_user(final, instruction, known)
         if owner is not None:

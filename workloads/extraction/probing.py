@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from workloads.overrides.comparison import Difference, compare, keep_only
 from workloads.overrides.packing import SORT_ORDER_OPTION, sort_order
 from workloads.overrides.refusals import refused_value
 from workloads.overrides.text import EXACT_OPTIONS, KEEP_PREFETCHES, overrides
+from workloads.progress import Progress, silent
 
 _LABEL = "probe-3"
 _LABEL_AFTER_LOOPS = "probe-after-loops-1"
@@ -46,7 +46,7 @@ _MAX_AFTER_LOOPS = 16
 def probe(
     session: CompilerSession,
     extraction: Extraction,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
     seconds: float = math.inf,
 ) -> int:
     """Mark in the extraction's problem what the compiler refuses; returns the number of checks.

@@ -22,6 +22,14 @@ from workloads.hlo.module import Instruction, Module
 Slot = tuple[bool, int, tuple[int, ...]]  # is_output, operand number, tuple index
 
 
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """How a buffer comes of another: by which instruction, and of what is defined where."""
+
+    by: str
+    of: Place
+
+
 @dataclasses.dataclass
 class _Class:
     """A buffer under construction: everything that shares one placement."""
@@ -37,10 +45,8 @@ class _Class:
     # memory, or in alternate memory though all was to be kept out.
     is_fixed: bool = False
     # The plain copy that defines it, if a prefetch can replace it, and the parameter it copies.
-    copied_by: str = ""
-    copied_from: Place | None = None
-    sliced_by: str = ""  # the same of a plain slice that defines it, and what that is a slice of
-    sliced_from: Place | None = None
+    copied: _Made | None = None
+    sliced: _Made | None = None  # the same of a plain slice, and what that is a slice of
     loop_names: tuple[str, ...] = ()  # by which the bodies of loops know it
 
     @property
@@ -180,7 +186,7 @@ class Structure:
             if source is None or result is None or not source.is_parameter or result is source:
                 continue
             if not result.is_parameter and result.name == instruction.name:
-                result.copied_by, result.copied_from = instruction.name, place
+                result.copied = _Made(instruction.name, place)
 
     def _mark_slices(self) -> None:
         """Find slices that asynchronous ones can replace; XLA does that as it does with copies."""
@@ -193,7 +199,7 @@ class Structure:
             if source is None or result is None or result is source or result.is_parameter:
                 continue
             if result.name == instruction.name:
-                result.sliced_by, result.sliced_from = instruction.name, place
+                result.sliced = _Made(instruction.name, place)
 
     def _mark_outputs(self) -> None:
         """Find parameters that are written, and what is in alternate memory all the same."""
@@ -224,7 +230,8 @@ class Structure:
             return (), (), traffic(instruction)[0]
         found, other = [], 0
         result = self._classes.get(self.flow.source(instruction, ()))
-        replaceable = result is not None and result.copied_by == instruction.name
+        copied = result.copied if result is not None else None
+        replaceable = copied is not None and copied.by == instruction.name
         arrays = [
             ((False, number, index), operand, index, leaf)
             for number, operand in enumerate(instruction.operands)
@@ -258,15 +265,16 @@ class Structure:
         for place, number in self.numbers.items():
             known = self._classes[place]
             times = covered.get(number, [])
-            start, copied_at = 0, -1
-            if known.copied_by:
-                copied_at = index[known.copied_by]
-                later = [t for t in times if t != copied_at]
-                if not later or self.rows[later[0]].instruction.computation != self.module.entry_id:
-                    copied_at = -1
-            sliced_at = index.get(known.sliced_by, -1)
-            if sliced_at not in times or sliced_at == times[-1]:
-                sliced_at = -1
+            start, copied_at, copied_from, sliced_at, sliced_from = 0, -1, -1, -1, -1
+            if known.copied is not None:
+                made_at = index[known.copied.by]
+                later = [t for t in times if t != made_at]
+                if later and self.rows[later[0]].instruction.computation == self.module.entry_id:
+                    copied_at, copied_from = made_at, self.numbers[known.copied.of]
+            if known.sliced is not None:
+                made_at = index.get(known.sliced.by, -1)
+                if made_at in times and made_at != times[-1]:
+                    sliced_at, sliced_from = made_at, self.numbers[known.sliced.of]
             if not known.is_parameter and copied_at < 0:
                 start = min([bisect.bisect_left(self.times, known.definition_time), last, *times])
             end = max([bisect.bisect_right(self.times, known.last_use), start + 1])
@@ -288,10 +296,10 @@ class Structure:
                 may_be_in_alternate=fits and not known.is_in_place and bool(times),
                 write_back_cycles=cycles if writes_back else 0,
                 copied_at=copied_at,
-                copied_from=self.numbers[known.copied_from] if copied_at >= 0 else -1,
+                copied_from=copied_from,
                 loop_names=known.loop_names,
                 sliced_at=sliced_at,
-                sliced_from=self.numbers[known.sliced_from] if sliced_at >= 0 else -1,
+                sliced_from=sliced_from,
                 shape=self._shape(place),
             )
 

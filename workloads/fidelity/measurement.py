@@ -8,7 +8,6 @@ prediction says is fixed before the compile that it is compared with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from workloads.extraction.extraction import Extraction
 from workloads.loop.calibration import RandomGames
 from workloads.loop.learned_costs import NUM_COMPILES, learn_costs
 from workloads.loop.verification import EXACT, RELAXED, Verification, verify
+from workloads.progress import Progress, silent
 
 NUM_RANDOM = 10
 # The random games of a measurement are drawn with other keys than those of a calibration.
@@ -54,6 +54,20 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompiledSample(Sample):
+    """One that the compiler had no say about: a mapping of its own."""
+
+    compiled: float
+    honoured: float
+    wait_cycles: float
+
+    @property
+    def error(self) -> float:
+        """Predicted / compiled - 1."""
+        return self.predicted / self.compiled - 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class WorstInstruction:
     """An instruction whose cycles were predicted worst, over the random mappings."""
 
@@ -75,7 +89,7 @@ class Fidelity:
     decisions: int
     refused: int  # of these, decisions that the compiler was found to refuse
     is_fast: bool  # whether the compiler can be stopped after memory-space assignment
-    xla_default: Sample
+    xla_default: CompiledSample
     final: Sample | None  # the plan that the correction loop ends with; None: there is no plan
     random: tuple[Sample, ...]
     compiles: int  # before the random mappings: extraction, calibration and correction loop
@@ -113,7 +127,7 @@ def measure(
     compiles: int = NUM_COMPILES,
     seed: int = 0,
     timeout: float = 600.0,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> Fidelity:
     """Measure one program on one target. Costs that other programs taught are not used.
 
@@ -129,7 +143,7 @@ def measure(
         )
         found, last = learned.found, learned.correction.final
         extraction = found.extraction
-        default = Sample(
+        default = CompiledSample(
             "xla_default",
             learned.xla_default_predicted,
             found.xla_default_latency.cycles,
@@ -176,7 +190,7 @@ def _random(
     extraction: Extraction,
     num_random: int,
     seed: int,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[tuple[Sample, ...], tuple[WorstInstruction, ...]]:
     """Predict all random mappings first, then compile them."""
     if not num_random:
@@ -187,15 +201,14 @@ def _random(
     predicted = [mg.latency(before, assignment).cycles for assignment in wanted]
     samples, realised = [], []
     for i, (assignment, cycles) in enumerate(zip(wanted, predicted, strict=True)):
+        verification: Verification | None = None
         try:
             verification = verify(session, extraction, assignment)
+            realised.append((verification.assignment, verification.cycles))
         except CompilerKilled:
             raise
         except CompileError as error:
             progress(f"random mapping {i + 1}: the compiler would not have it ({error})")
-            verification = None
-        else:
-            realised.append((verification.assignment, verification.cycles))
         sample = _sample(f"random {i + 1}", cycles, verification)
         samples.append(sample)
         if sample.compiled:

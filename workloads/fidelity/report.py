@@ -18,6 +18,7 @@ from workloads.compiler.session import versions
 from workloads.errors import CompileError, WorkloadError
 from workloads.farm import Farm, Task, TaskLost
 from workloads.fidelity.measurement import Fidelity, Sample
+from workloads.progress import Progress, silent
 
 SCHEMA_VERSION = 1
 BEGIN = "<!-- measured: begin -->"
@@ -50,7 +51,7 @@ def load(path: pathlib.Path) -> Fidelity:
     numbers = [n for s in samples for n in (s.predicted, s.compiled, s.honoured, s.wait_cycles)]
     numbers += [found.deviation, found.seconds, *(w.error for w in found.worst)]
     is_good = all(n is None or is_of_result(n) for n in numbers)
-    if not is_good or found.xla_default.error is None:
+    if not is_good or not found.xla_default.compiled:
         raise MallocGameError(f"{path}: a number is out of range, or XLA's default has none")
     return dataclasses.replace(found, versions=dict(found.versions))
 
@@ -318,7 +319,7 @@ def measure_all(
     num_random: int,
     seed: int,
     farm: Farm | None = None,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> tuple[list[Fidelity], dict[str, str]]:
     """Measure pairs of program and target, each once: what `directory` holds is not done again.
 
@@ -358,7 +359,7 @@ def _measured(
     pairs: list[tuple[str, str]],
     measure: Callable[[str, str], Fidelity],
     farm: Farm | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Iterator[tuple[tuple[str, str], Fidelity | Exception]]:
     """Yields pairs with their measurements, or with why they have none."""
     if farm is not None:

@@ -216,7 +216,8 @@ class _Rewriter:
         order = self._sequences.get(old)
         if order is None:
             order = _topological(needed)
-            _require(order is not None, f"the instructions of computation {name} form a circle")
+            if order is None:
+                raise WorkloadError(f"the instructions of computation {name} form a circle")
         else:
             _require(
                 sorted(order) == sorted(by_id),

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
 
 import chex
 import jax
@@ -24,6 +23,8 @@ from workloads.compiler.session import CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction.extraction import Extraction
 from workloads.loop.verification import verify
+from workloads.overrides.permits import values_inside
+from workloads.progress import Progress, silent
 
 DEFAULT_COMPILES = 12
 # What the model states after a few chosen compiles is less than its true error by about a half.
@@ -184,16 +185,6 @@ def choose(extraction: Extraction, masks: np.ndarray) -> tuple[int, float]:
     return int(np.argmax(gains)), float(np.sqrt(total / len(masks)))
 
 
-def _values_inside(problem: mg.Problem, assignment: mg.Assignment) -> set[int]:
-    """Values that are in alternate memory anywhere."""
-    return {
-        position.value
-        for t, instruction in enumerate(problem.instructions)
-        for p, position in enumerate(instruction.positions)
-        if assignment.in_alternate(t, p)
-    }
-
-
 def _without(problem: mg.Problem, masks: np.ndarray, values: set[int]) -> np.ndarray:
     """Masks with all positions of some values in default memory."""
     masks = masks.copy()
@@ -212,7 +203,7 @@ def calibrate(
     tolerance: float = DEFAULT_TOLERANCE,
     seed: int = 0,
     seconds: float = math.inf,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> Calibration:
     """Compile the mappings that tell most about the program's costs, and learn from them.
 
@@ -248,8 +239,8 @@ def calibrate(
         try:
             found = verify(session, extraction, assignment)
             compiled, honoured = found.cycles, found.honoured
-            given |= _values_inside(extraction.problem, found.assignment)
-            asked |= _values_inside(extraction.problem, assignment)
+            given |= values_inside(extraction.problem, found.assignment.masks)
+            asked |= values_inside(extraction.problem, assignment.masks)
             masks = _without(extraction.problem, games.masks, asked - given)
         except CompilerKilled:
             raise

@@ -16,6 +16,7 @@ from workloads.compiler.session import CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction.extraction import Extraction
 from workloads.loop.verification import Remedies, Verification, verify
+from workloads.progress import Progress, silent
 
 DEFAULT_ROUNDS = 6
 DEFAULT_TOLERANCE = 0.005
@@ -61,8 +62,11 @@ class Correction:
     @property
     def best(self) -> Round | None:
         """The fastest compiled round; None if nothing was compiled."""
-        compiled = [r for r in self.rounds if r.compiled]
-        return min(compiled, key=lambda r: r.compiled, default=None)
+        best = None
+        for number, done in enumerate(self.rounds):
+            if done.compiled and (best is None or (done.compiled, number) < best):
+                best = done.compiled, number
+        return None if best is None else self.rounds[best[1]]
 
 
 def correct(
@@ -73,7 +77,7 @@ def correct(
     rounds: int = DEFAULT_ROUNDS,
     seconds: float = math.inf,
     tolerance: float = DEFAULT_TOLERANCE,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
     on_round: Callable[[Round], None] = lambda done: None,
     remedies: Remedies | None = None,
 ) -> Correction:
@@ -114,7 +118,8 @@ def correct(
 
 
 def _agrees(round_: Round, tolerance: float) -> bool:
-    return bool(round_.compiled) and round_.honoured == 1.0 and abs(round_.error) <= tolerance
+    error = round_.error
+    return error is not None and round_.honoured == 1.0 and abs(error) <= tolerance
 
 
 def _compile(

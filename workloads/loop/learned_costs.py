@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 import malloc_game as mg
 from malloc_game import Assignment, Problem
@@ -13,6 +12,7 @@ from workloads.costs.store import CostStore
 from workloads.extraction.pipeline import Extracted, extract_session
 from workloads.loop.calibration import Calibration, calibrate
 from workloads.loop.correction import Correction, correct
+from workloads.progress import Progress, silent
 
 NUM_COMPILES = 12  # extraction, calibration and the correction loop together
 _FOR_CORRECTION = 1 / 3  # of the compiles, at least
@@ -40,7 +40,7 @@ def learn_costs(
     compiles: int = NUM_COMPILES,
     seed: int = 0,
     store: CostStore | None = None,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Progress = silent,
 ) -> Learned:
     """Extract a program and learn its costs with at most `compiles` compiles in all.
 

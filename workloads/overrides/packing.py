@@ -12,6 +12,7 @@ memory_space_assignment/utils.cc (a smaller number is placed earlier).
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -62,10 +63,14 @@ def placement_order(assignment: Assignment) -> list[int]:
 
 def sort_order(problem: Problem, assignment: Assignment) -> str:
     """`MsaSortOrderOverrides` text for an assignment with chunks."""
-    rows = []
-    for rank, v in enumerate(placement_order(assignment)):
-        action = f"override_options {{ assign_value: {_FIRST + rank} }}"
-        rows += [
-            f"overrides {{ {position_matcher(name)} {action} }}" for name in definitions(problem, v)
-        ]
-    return "\n".join(rows)
+    return in_this_order(problem, placement_order(assignment))
+
+
+def in_this_order(problem: Problem, values: Iterable[int]) -> str:
+    """`MsaSortOrderOverrides` text under which these values are placed before all others."""
+    return "\n".join(
+        f"overrides {{ {position_matcher(name)}"
+        f" override_options {{ assign_value: {_FIRST + rank} }} }}"
+        for rank, value in enumerate(values)
+        for name in definitions(problem, value)
+    )

@@ -12,11 +12,10 @@ import numpy as np
 
 from malloc_game import Assignment, Problem
 from workloads.compiler.session import OVERRIDES_OPTION
-from workloads.overrides.packing import SORT_ORDER_OPTION
-from workloads.overrides.text import definitions, overrides, position_matcher
+from workloads.overrides.packing import SORT_ORDER_OPTION, in_this_order
+from workloads.overrides.text import overrides
 
 _MAX_SWEEPS = 6
-_FIRST = -(1 << 40)  # what has no order of ours has priority 0, and comes later
 
 
 def masks_of(problem: Problem, values: Collection[int]) -> list[int]:
@@ -39,13 +38,8 @@ def placing_first(problem: Problem, values: Iterable[int]) -> dict[str, str]:
 
     Left to itself, XLA goes by its own estimate of benefit per byte.
     """
-    rows = [
-        f"overrides {{ {position_matcher(name)}"
-        f" override_options {{ assign_value: {_FIRST + rank} }} }}"
-        for rank, value in enumerate(values)
-        for name in definitions(problem, value)
-    ]
-    return {SORT_ORDER_OPTION: "\n".join(rows)} if rows else {}
+    order = in_this_order(problem, values)
+    return {SORT_ORDER_OPTION: order} if order else {}
 
 
 def placeable(problem: Problem) -> list[int]:

@@ -15,6 +15,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,7 +98,7 @@ def load_program(spec: str) -> ProgramSource:
 
         fn, args = SUITE[found.spec]()
         return ProgramSource(found.name, found.spec, fn, args)
-    return _load_file(found)
+    return _load_file(found, found.path)
 
 
 def program_source(fn: Callable[..., Any], *args: Any) -> ProgramSource:
@@ -107,20 +108,20 @@ def program_source(fn: Callable[..., Any], *args: Any) -> ProgramSource:
     return ProgramSource(name, "", abstract_fn, abstract_args)
 
 
-def _load_file(found: ProgramSpec) -> ProgramSource:
-    where = f"{found.path.name}:{found.function}"
-    directory = str(found.path.parent)
+def _load_file(found: ProgramSpec, path: Path) -> ProgramSource:
+    where = f"{path.name}:{found.function}"
+    directory = str(path.parent)
     added = directory not in sys.path
     if added:
         sys.path.insert(0, directory)  # the file may import its siblings
     try:
-        module = _run_file(found.path)
+        module = _run_file(path)
         factory = getattr(module, found.function, None)
         if factory is None:
             candidates = _factories(module)
             listed = ", ".join(candidates) or "none"
             raise WorkloadError(
-                f"{found.path.name} has no function {found.function!r};"
+                f"{path.name} has no function {found.function!r};"
                 f"{_near(found.function, candidates)} functions without arguments there: {listed}"
             )
         if not callable(factory):
@@ -134,7 +135,7 @@ def _load_file(found: ProgramSpec) -> ProgramSource:
         try:
             returned = factory()
         except (Exception, SystemExit) as error:
-            raise WorkloadError(f"{where} raised {describe_error(error, found.path)}") from error
+            raise WorkloadError(f"{where} raised {describe_error(error, path)}") from error
         fn, args = check_workload(returned, where)
     finally:
         if added and directory in sys.path:
@@ -146,11 +147,13 @@ def _run_file(path: Path) -> ModuleType:
     # A name of its own: a user's `jax.py` or `test.py` must not replace the module of that name.
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     name = f"mallocgame_program_{path.stem}_{digest}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
+    loader = SourceFileLoader(name, str(path))
+    module_spec = ModuleSpec(name, loader, origin=str(path))
+    module_spec.has_location = True  # so that the module has a `__file__`
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module
     try:
-        module_spec.loader.exec_module(module)
+        loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise WorkloadError(

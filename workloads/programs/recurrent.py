@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -116,7 +114,7 @@ def wavenet(
 
     def forward(params, audio):
         x = causal(jax.nn.one_hot(audio, levels, dtype=jnp.bfloat16), params["enter"])
-        skips: Any = 0.0
+        skips = 0.0
         for index, p in enumerate(params["layers"]):
             both = causal(x, p["dilated"], 2 ** (index % depth)) + p["bias"]
             signal, gate = jnp.split(both, 2, axis=-1)

@@ -39,7 +39,7 @@ from workloads.benchmark import report, rows
 from workloads.compiler import parsing
 from workloads.errors import WorkloadError
 from workloads.fidelity import report as fidelity_report
-from workloads.fidelity.measurement import Fidelity, Sample, WorstInstruction
+from workloads.fidelity.measurement import CompiledSample, Fidelity, Sample, WorstInstruction
 from workloads.importers import pipeline
 from workloads.overrides.text import overrides
 from workloads.programs import suite_problems
@@ -283,7 +283,7 @@ def _read_compiled(data: bytes) -> None:
 
 
 def _fidelity_seeds() -> list[bytes]:
-    default = Sample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
+    default = CompiledSample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
     random = (
         Sample("random 1", 990.0, 1000.0, 1.0, "exact", 0, 0.0),
         Sample("random 2", 1200.0, 1300.0, 0.5, "relaxed", 2, 0.0),

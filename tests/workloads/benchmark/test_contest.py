@@ -30,7 +30,7 @@ from workloads.benchmark import (
 from workloads.benchmark import document as documents
 from workloads.benchmark import rows as journals
 from workloads.benchmark.report import document
-from workloads.benchmark.rows import Row
+from workloads.benchmark.rows import JudgedCompiledRow, JudgedRow, Row
 from workloads.costs.judge import CompiledLatency
 from workloads.errors import CompileError, CompilerUnavailable, WorkloadError
 from workloads.loop.verification import Verification
@@ -238,7 +238,7 @@ def row(pair="p-v4", solver="a", predicted=100.0, *, xla=100.0, bound=50.0, seed
         "mapping_sha256": None if failed else f"{pair}{solver}{seed}",
         "error": "ValueError: no" if failed else None, "versions": {"jax": "1"},
     }  # fmt: skip
-    return Row(**{**fields, **changes})
+    return (Row if failed else JudgedRow)(**{**fields, **changes})
 
 
 def test_a_torn_last_line_is_no_row_and_is_cut_off(tmp_path):
@@ -681,7 +681,8 @@ def test_compiled_standings_by_hand():
         fields = {"compiled": cycles, "xla_default_compiled": 100.0}
         fields |= {"compiled_speedup": 100 / cycles, "compiled_speedup_monotone": 1.0}
         fields |= {"honoured": 1.0, "mode": "exact", "compile_seconds": 1.0, "error": None}
-        return one, CompiledRow(
+        kind = CompiledRow if "error" in changes else JudgedCompiledRow
+        return one, kind(
             one.program, one.target, one.solver, 0, "", versions={}, **{**fields, **changes}
         )
 

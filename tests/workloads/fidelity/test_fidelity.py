@@ -14,10 +14,16 @@ import malloc_game as mg
 from workloads.compiler.session import versions
 from workloads.errors import CompileError, WorkloadError
 from workloads.fidelity import report
-from workloads.fidelity.measurement import Fidelity, Sample, WorstInstruction, measure
+from workloads.fidelity.measurement import (
+    CompiledSample,
+    Fidelity,
+    Sample,
+    WorstInstruction,
+    measure,
+)
 from workloads.loop.calibration import RandomGames
 
-DEFAULT = Sample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
+DEFAULT = CompiledSample("xla_default", 1010.0, 1000.0, 1.0, "default", 0, 5.0)
 PLAN = Sample("greedy", 900.0, 900.0, 1.0, "exact", 0, 0.0)
 RANDOM = (
     Sample("random 1", 990.0, 1000.0, 1.0, "exact", 0, 0.0),
