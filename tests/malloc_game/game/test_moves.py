@@ -9,7 +9,7 @@ import pytest
 
 import malloc_game as mg
 from malloc_game import COPY, DROP, NO_COPY
-from tests.helpers.toy import Game, jit_init, jit_step, toy
+from tests.helpers.toy import RANDOM_PADDING, Game, jit_init, jit_step, pad, toy
 
 LIFE = """
     cycles         8   8   8   8   8
@@ -193,7 +193,7 @@ def test_evictions_count_as_copies_under_way():
 @pytest.mark.parametrize("seed", range(6))
 def test_random_play_is_valid_and_of_the_promised_latency(seed, limits):
     problem = mg.random_problem(seed, 24, limits=limits)
-    program = mg.encode(problem, rules="moves")
+    program = pad(mg.encode(problem, rules="moves"), RANDOM_PADDING)  # compiled once for all
     state, rng, total = jit_init(program), np.random.default_rng(seed), 0
     while not state.done:
         legal = np.flatnonzero(mg.legal_actions(program, state))
@@ -212,7 +212,7 @@ def test_random_play_evicts_and_brings_back():
     found = {"eviction": 0, "back": 0, "forced": 0}
     for seed in range(12):
         problem = mg.random_problem(seed, 24)
-        program = mg.encode(problem, rules="moves")
+        program = pad(mg.encode(problem, rules="moves"), RANDOM_PADDING)
         state, rng = jit_init(program), np.random.default_rng(seed)
         while not state.done:
             legal = np.flatnonzero(mg.legal_actions(program, state))
