@@ -1,4 +1,4 @@
-"""The command `race`: optimize and rivals that use the compiler, for the same time."""
+"""The command `race`: optimize and baselines that use the compiler, for the same time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(
     as_json: bool,
     **filters: Any,
 ) -> None:
-    """Race `optimize` against rivals that use the compiler: the same program, the same time.
+    """Race `optimize` against baselines that use the compiler: the same program, the same time.
 
     Every run starts cold in a process of its own, and what is compiled when the time is up counts.
     --out gets race.jsonl and race.md. A race that is interrupted goes on where it ended.

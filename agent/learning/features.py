@@ -7,7 +7,7 @@ be worked out before the game, from the program alone:
 * the stake: cycles that could be saved, as a share of the default latency, if memory had no
   fragments and copies were free: a fractional knapsack of gains in capacity x time;
 * for each decision, how large its gain is in that unit, and how much memory those want that overlap
-  it in time and gain more per byte and time than it does (its rivals);
+  it in time and gain more per byte and time than it does (its competitors);
 * hints, if asked for: what simple plays choose (greedy's, and those of the linear relaxation of
   the whole), in the best play and on average over the best few, and what the relaxation does.
 """
@@ -153,9 +153,9 @@ def _columns(
 ) -> chex.Array:
     """Of each decision, all in about [0, 2]: float32[D, 5].
 
-    Rivals' memory, averaged over its own time, over the capacity: those with more gain per size and
-    time, with more gain per size, and all; share of all gain in decisions of higher density; the
-    capacity that is left to it by denser ones over its own size.
+    Competitors' memory, averaged over its own time, over the capacity: those with more gain per
+    size and time, with more gain per size, and all; share of all gain in decisions of higher
+    density; the capacity that is left to it by denser ones over its own size.
     """
     start, end = program.decision_time, jnp.maximum(program.end, program.decision_time + 1)
     per_size = gain / jnp.maximum(size, 1e-9)

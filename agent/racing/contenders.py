@@ -20,14 +20,14 @@ from typing import Any
 from agent.racing.child import OPTIMIZE
 from malloc_game.platform import num_cores
 from malloc_game.solvers import SOLVERS
-from workloads.baselines import COMPILER_RIVALS
+from workloads.baselines import COMPILER_BASELINES
 from workloads.benchmark import rows
+from workloads.benchmark.keeping import Progress
 from workloads.benchmark.rows import RaceRow
-from workloads.benchmark.runner import Progress
 from workloads.errors import WorkloadError
 from workloads.programs.suite_problems import Pair
 
-CONTENDERS = (OPTIMIZE, *COMPILER_RIVALS)
+CONTENDERS = (OPTIMIZE, *COMPILER_BASELINES)
 # Seconds for the compile that is under way when the time is up, and for leaving.
 _GRACE = 900.0
 

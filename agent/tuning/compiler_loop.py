@@ -14,22 +14,22 @@ import numpy as np
 import malloc_game as mg
 from agent.tuning.guided import VARIANTS, Found, GuidedSearch, State
 from agent.tuning.outcome import Candidate
-from workloads.baselines.greedy_plans import plan, with_costs_drawn, with_refusals
+from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
 from workloads.compiler.session import Compiled, CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction.all_default import compiled_on_the_way
-from workloads.extraction.dry_run import placer_of
+from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.pipeline import extract_session
 from workloads.loop.calibration import calibrate, latency_deviation
 from workloads.loop.correction import Round, correct
 from workloads.loop.learned_costs import plan_greedily
-from workloads.loop.verification import MODES, Remedies, Verification, verify
+from workloads.loop.verification import MODES, Repairs, Verification, verify
 
 Progress = Callable[[str], None]
 # Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
 # where every question is a full compile. What was not asked comes to light when it is proposed.
 _PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
-# Rounds of plan, compile, correct for the greedy rival; it converges in two or three.
+# Rounds of plan, compile, correct for the greedy baseline; it converges in two or three.
 _GREEDY_ROUNDS = 3
 _MIN_CALIBRATIONS, _MAX_CALIBRATIONS = 3, 10
 # A random mapping takes about so much longer to compile than XLA's: it has more copies.
@@ -60,7 +60,7 @@ class CompilerLoop:
         self.num_compiles = 0
         self.candidates: dict[str, Candidate] = {}
         self.refusals: dict[int, int] = {}
-        self.remedies = Remedies()
+        self.repairs = Repairs()
         self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
         # What of it should have been in alternate memory, and was not: (value, time), as of a
         # `Difference`. And of that what is not planned with any more.
@@ -87,7 +87,7 @@ class CompilerLoop:
         self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         self.seconds_of_first = found.seconds_per_compile
-        self.remedies.patience = self.seconds_of_first
+        self.repairs.patience = self.seconds_of_first
         problem = self.extraction.problem
         everything = mg.all_default(problem)
         self.candidates["all_default"] = Candidate(
@@ -163,7 +163,7 @@ class CompilerLoop:
             seconds=seconds,
             progress=self.say,
             on_round=note,
-            remedies=self.remedies,
+            repairs=self.repairs,
         )
 
     def problem_to_plan(self) -> mg.Problem:
@@ -213,7 +213,7 @@ class CompilerLoop:
         if best.assignment is None or not best.compiled or not any(map(np.any, deviations)):
             return None
         for _ in range(_MAX_DRAWS):
-            drawn = with_costs_drawn(problem, deviations, rng)
+            drawn = with_costs_sampled(problem, deviations, rng)
             found = plan(drawn, [best.assignment], rng)
             is_better = mg.latency(drawn, found).cycles < best.compiled * _WORTH_A_COMPILE
             if is_better and _anonymous(found) not in self.tried:
@@ -227,7 +227,7 @@ class CompilerLoop:
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
-            found = verify(self.session, self.extraction, assignment, remedies=self.remedies)
+            found = verify(self.session, self.extraction, assignment, repairs=self.repairs)
         except CompilerKilled:
             raise
         except CompileError as error:  # refused, or too much for the compiler: the loop goes on
@@ -264,8 +264,8 @@ class CompilerLoop:
 
     def seconds_of_guided(self) -> float:
         """What the first turn of the search over what XLA may place takes, about."""
-        placer = placer_of(self.session)
-        each = placer.seconds_per_check if placer.is_fast else self.seconds_per_compile
+        dry_run = dry_run_of(self.session)
+        each = dry_run.seconds_per_dry_run if dry_run.is_fast else self.seconds_per_compile
         return _FIRST_CHECKS * each + self.seconds_per_compile
 
     def start_guided(self, seed: int) -> None:

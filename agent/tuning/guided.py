@@ -21,7 +21,7 @@ from malloc_game import Assignment, Problem, latency
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.costs.judge import CompiledLatency
 from workloads.errors import CompileError, CompilerKilled
-from workloads.extraction.dry_run import placed_by, placer_of
+from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
 from workloads.overrides.permits import Benefits, placeable, placing_first, values_inside
 from workloads.overrides.text import EXACT_OPTIONS, keep_value, pin_value
@@ -84,7 +84,7 @@ class GuidedSearch:
 
     Attributes:
       found: compiled states, in the order in which they were compiled.
-      checks: fast checks made.
+      checks: placement dry runs made.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GuidedSearch:
     ):
         """xla_default: XLA's default mapping, with which the search starts."""
         self._session, self._extraction = session, extraction
-        self._placer = placer_of(session)
+        self._dry_run = dry_run_of(session)
         self._rng = np.random.default_rng(seed)
         self._values = placeable(extraction.problem)
         self._placed: dict[State, Assignment | None] = {State(): xla_default}
@@ -131,7 +131,7 @@ class GuidedSearch:
             self.checks += 1
             problem = self._extraction.problem
             options = state.options(problem)
-            found = placed_by(self._placer, self._extraction, options, "guided, placed")
+            found = placed_by(self._dry_run, self._extraction, options, "guided, placed")
             self._placed[state] = found
             if found is not None:
                 self._predicted[state] = latency(problem, found).cycles

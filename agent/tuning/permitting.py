@@ -1,9 +1,9 @@
 """A further way of searching: what XLA may place by itself, chosen by the costs that were learned.
 
-The ways of choosing are the strongest rival's, for which every choice is a compile. Here the fast
-check, mostly a tenth of one, says first what the compiler would make of a choice. What the learned
-costs then speak against, even if those that no compile has shown were a few standard deviations
-better, is not compiled; the search goes on from what is predicted of it.
+The strategies are the strongest baseline's, for which every choice is a compile. Here a placement
+dry run, mostly a tenth of one, says first what the compiler would make of a choice. What the
+learned costs then speak against, even if those that no compile has shown were a few standard
+deviations better, is not compiled; the search goes on from what is predicted of it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 
 import malloc_game as mg
 from agent.tuning.compiler_loop import CompilerLoop
-from workloads.baselines.strategies import Ways
+from workloads.baselines.strategies import Strategies
 from workloads.compiler.session import Compiled
 from workloads.errors import CompileError, CompilerKilled
-from workloads.extraction.dry_run import placed_by, placer_of
+from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
 from workloads.loop.learned_costs import plan_greedily
 from workloads.overrides.packing import SORT_ORDER_OPTION
 
 # Plans of our own are the agent's and greedy's business.
-_WAYS = ("permit_planned", "climb", "permit_wanted")
+_STRATEGIES = ("permit_planned", "climb", "permit_wanted")
 SOURCE = "guided"
 _MAX_IDLE = 4  # choices in a row that came to nothing, not even a check
 _CHECK_SHARE = 0.5  # of a compile's time that a check may take, to be worth it
@@ -34,7 +34,7 @@ _Choice = frozenset[tuple[str, str]]  # by its compiler options
 
 
 class Permitting:
-    """Turns of `Ways` within a run: what they have compiled becomes a candidate of `SOURCE`."""
+    """Turns of `Strategies` within a run: what they compile becomes a candidate of `SOURCE`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Permitting:
         self._num_checks = 0
         self._check_seconds: dict[bool, float] = {}  # of the last check, by whether it had an order
         self._deviations = 1.0
-        self._ways = Ways(self, seed, _WAYS, self._plan)
+        self._strategies = Strategies(self, seed, _STRATEGIES, self._plan)
 
     def take_turn(self) -> None:
         """Compile one choice; none, if nothing promising comes to mind for as long as that takes.
@@ -64,13 +64,13 @@ class Permitting:
         turn believes less in the costs that no compile has shown."""
         best = self._loop.best()
         if best.compiled and best.assignment is not None:
-            self._ways.note(best.compiled, best.assignment)
+            self._strategies.note(best.compiled, best.assignment)
         compiles, first_checks = self._loop.num_compiles, self._num_checks
         end = time.monotonic() + min(self._loop.seconds_per_compile, self._loop.left())
         idle = 0
         while idle < _MAX_IDLE:
             checks = self._num_checks
-            self._ways.take_turn()
+            self._strategies.take_turn()
             if self._loop.num_compiles > compiles:
                 self._deviations = 1.0
                 return
@@ -90,9 +90,9 @@ class Permitting:
     def _is_cheap(self, has_order: bool) -> bool:
         """Whether a check is; one of a choice with an order of placing takes several times longer,
         for the compiler looks for each value that the order names."""
-        placer = placer_of(self._loop.session)
-        each = self._check_seconds.get(has_order, placer.seconds_per_check)
-        return placer.is_fast and each < _CHECK_SHARE * self._loop.seconds_per_compile
+        dry_run = dry_run_of(self._loop.session)
+        each = self._check_seconds.get(has_order, dry_run.seconds_per_dry_run)
+        return dry_run.is_fast and each < _CHECK_SHARE * self._loop.seconds_per_compile
 
     def _plan(
         self, problem: mg.Problem, starts: Sequence[mg.Assignment], rng: np.random.Generator
@@ -168,9 +168,9 @@ class Permitting:
         """What the compiler would do under these options; None if it would not have them."""
         if choice not in self._placed:
             began = time.monotonic()
-            placer = placer_of(self._loop.session)
+            dry_run = dry_run_of(self._loop.session)
             source = f"{SOURCE}, placed"
-            self._placed[choice] = placed_by(placer, self.extraction, options, source)
+            self._placed[choice] = placed_by(dry_run, self.extraction, options, source)
             self._num_checks += 1
             self._check_seconds[SORT_ORDER_OPTION in options] = time.monotonic() - began
         return self._placed[choice]

@@ -16,9 +16,9 @@ PAIR = "strassen_wide-tpu7x"
 
 
 @pytest.fixture
-def rivals(tmp_path):
-    """No results of rivals."""
-    return tmp_path / "rivals"
+def baselines(tmp_path):
+    """No results of baselines."""
+    return tmp_path / "baselines"
 
 
 def _row(experiment: str, variant: str, seed: int, pair: str = PAIR, **found) -> dict:
@@ -109,48 +109,48 @@ def test_an_unknown_experiment_is_one_line():
     assert found.exit_code == 2 and "no experiment 'curvs'" in found.output
 
 
-def test_curves_are_counted_at_the_best_known(rivals):
+def test_curves_are_counted_at_the_best_known(baselines):
     rows = [
         _row("curves", "from scratch", seed, best_in_training={PAIR: 80.0},
              curve=[[0, 0, {PAIR: 120.0}], [8, 64, {PAIR: last}]])
         for seed, last in enumerate((80.0, 80.05, 90.0))
     ]  # fmt: skip
-    text = page.markdown(rows, rivals)
+    text = page.markdown(rows, baselines)
     assert f"| {PAIR} | 3 | 64 | - | - | 0.8000 | 1.2000 (1.2000 to 1.2000) |" in text
     assert "0.8005 (0.8000 to 0.9000) | 2 of 3 |" in text
-    assert set(pictures.pictures(rows, rivals)) == {"curves.svg"}
+    assert set(pictures.pictures(rows, baselines)) == {"curves.svg"}
 
 
-def test_how_many_problems_are_at_their_optimum_is_counted(rivals):
+def test_how_many_problems_are_at_their_optimum_is_counted(baselines):
     found = {"untrained": [0.5, 0.0], "trained": [1.0, 0.99], "loss": [2, 1], "saved": [3, 4]}
-    text = page.markdown([_row("optimum", "from scratch", 2, pair="2 small", **found)], rivals)
+    text = page.markdown([_row("optimum", "from scratch", 2, pair="2 small", **found)], baselines)
     assert "| 2 | 25.0% | 99.5% | 1 of 2 | 2.000 to 1.000 | 3.000 to 4.000 | 3 |" in text
 
 
-def test_seeds_that_only_some_pairs_have_are_told(rivals):
+def test_seeds_that_only_some_pairs_have_are_told(baselines):
     rows = [
         _row("lead", "anywhere", seed, pair=pair, xla_default={pair: 10.0}, bound={pair: 5.0},
              cycles=9.0, curve=[[0, 10.0], [4, 9.0]])
         for seed, pair in ((0, "a"), (0, "b"), (1, "b"))
     ]  # fmt: skip
-    text = page.markdown(rows, rivals)
+    text = page.markdown(rows, baselines)
     assert "2 contended pairs of test families, seeds 0, 1 (1 of 2 pairs)." in text
-    assert "seeds 0." in page.markdown(rows[:2], rivals)
+    assert "seeds 0." in page.markdown(rows[:2], baselines)
 
 
-def test_ablations_are_shares_of_what_can_be_won(rivals):
+def test_ablations_are_shares_of_what_can_be_won(baselines):
     rows = [
         _row("ablations", variant, 0, best_in_training={PAIR: 80.0},
              curve=[[0, 0, {PAIR: 200.0}], [8, 1, {PAIR: 100.0}], [16, 2, {PAIR: last}]])
         for variant, last in (("as it is", 80.0), ("8 simulations", 90.0), ("no reanalyse", 95.0))
     ]  # fmt: skip
-    text = page.markdown(rows, rivals)
+    text = page.markdown(rows, baselines)
     assert "| as it is | 1 | 0.0000 | 1.0000 | 0.5000 | 3 |" in text
     assert "| 8 simulations | 1 | 0.0000 | 0.5000 | 0.2500 | 3 |" in text
-    assert set(pictures.pictures(rows, rivals)) == {"ablations.svg"}
+    assert set(pictures.pictures(rows, baselines)) == {"ablations.svg"}
 
 
-def test_a_network_of_its_own_stands_beside_the_one_for_all(rivals):
+def test_a_network_of_its_own_stands_beside_the_one_for_all(baselines):
     alone = _row("curves", "from scratch", 0, best_in_training={PAIR: 70.0},
                  curve=[[0, 0, {PAIR: 120.0}], [8, 64, {PAIR: 75.0}]])  # fmt: skip
     shared = [
@@ -159,19 +159,19 @@ def test_a_network_of_its_own_stands_beside_the_one_for_all(rivals):
              curve=[[0, 0, {PAIR: 120.0, "b": 10.0}], [8, 1, {PAIR: last, "b": 9.0}]])
         for seed, last in enumerate((85.0, 95.0))
     ]  # fmt: skip
-    text = page.markdown([alone, *shared], rivals)
+    text = page.markdown([alone, *shared], baselines)
     own = "0.7500 | 0.9000 (0.8500 to 0.9500) | 0.7000 | 0.8000 (0.8000 to 0.8000) |"
     assert f"| {PAIR} | {own}" in text
-    assert "one for all" not in page.markdown([alone], rivals)
+    assert "one for all" not in page.markdown([alone], baselines)
 
 
-def test_led_and_anywhere_are_compared_pair_by_pair(rivals):
+def test_led_and_anywhere_are_compared_pair_by_pair(baselines):
     rows = [
         _row("lead", variant, 0, pair, cycles=cycles, curve=[[0, 100.0], [60, cycles]])
         for pair in ("a", "b")
         for variant, cycles in (("led by the policy", 80.0 if pair == "a" else 90.0),
                                 ("anywhere", 90.0))
     ]  # fmt: skip
-    text = page.markdown(rows, rivals)
+    text = page.markdown(rows, baselines)
     assert "Led against anywhere: 1 / 1 / 0." in text
     assert "| anywhere | 0.9000 | 20.0% | 20.0% | - | - |" in text

@@ -9,7 +9,7 @@ from malloc_game import Assignment
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.costs.store import CostStore
 from workloads.errors import OverrideError
-from workloads.extraction.dry_run import placer_of
+from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.pipeline import extract_session
 from workloads.overrides.comparison import compare
 from workloads.overrides.text import EXACT_OPTIONS, overrides
@@ -38,13 +38,13 @@ class Contended:
         self.found = extract_session(self.session, store=CostStore())
         self.extraction = self.found.extraction
         self.problem = self.extraction.problem
-        self.placer = placer_of(self.session)
+        self.dry_run = dry_run_of(self.session)
 
     def check(self, assignment: Assignment) -> float:
-        """Share of the decisions that the fast check honours, nothing repaired; 0 if refused."""
+        """Share of the decisions that a dry run honours, nothing repaired; 0 if refused."""
         text = overrides(self.problem, assignment)
         try:
-            placed = self.placer.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
+            placed = self.dry_run.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
         except OverrideError:
             return 0.0
         return compare(self.problem, assignment, self.extraction.assignment_of(placed, "check"))[0]

@@ -1,7 +1,7 @@
-"""What all rivals share: the clock, the compiler behind it, and the best compile so far.
+"""What all baselines share: the clock, the compiler behind it, and the best compile so far.
 
-Whatever is compiled through a `Race` is judged and counts, so that a rival is no more than a way of
-choosing what to compile next.
+Whatever is compiled through a `Race` is judged and counts, so that a baseline is no more than a way
+of choosing what to compile next.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class TimeIsUp(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class RivalResult:
-    """The fastest program that a rival had the compiler make in its time."""
+class BaselineResult:
+    """The fastest program that a baseline had the compiler make in its time."""
 
-    rival: str
+    baseline: str
     assignment: Assignment  # what the fastest compiled program really does
-    problem: Problem  # with the costs that the rival's compiles have shown
+    problem: Problem  # with the costs that the baseline's compiles have shown
     compiled_cycles: float
     xla_default_cycles: float  # compiled, too
     options: dict[str, str]  # compiler options that give the program
@@ -50,7 +50,7 @@ class RivalResult:
 
 
 class Race:
-    """One run of one rival on one program.
+    """One run of one baseline on one program.
 
     Attributes:
       extraction: the program as the game sees it, once started; `learn` brings costs in.
@@ -207,13 +207,13 @@ class Race:
         )
         return judged.cycles, found
 
-    def result(self, rival: str) -> RivalResult:
+    def result(self, baseline: str) -> BaselineResult:
         """The result as it stands, of a race that was started."""
         seconds = self.elapsed
         best = self.best
-        found = self.extraction.assignment_of(best, f"{rival}, compiled")
-        return RivalResult(
-            rival,
+        found = self.extraction.assignment_of(best, f"{baseline}, compiled")
+        return BaselineResult(
+            baseline,
             found,
             self.extraction.refresh(),
             self.best_cycles,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from workloads.baselines.clocked_run import Race
 from workloads.baselines.greedy_plans import plan
-from workloads.baselines.strategies import Ways
+from workloads.baselines.strategies import Strategies
 
 _MAX_IDLE = 12  # turns in a row without a compile
 
@@ -15,9 +15,9 @@ _MAX_IDLE = 12  # turns in a row without a compile
 def learned_greedy(race: Race, seed: int = 0) -> None:
     """Run until `TimeIsUp`, or until nothing new comes to mind."""
     race.start(meanwhile=lambda problem: plan(problem, rounds=1))
-    ways = Ways(race, seed)
+    strategies = Strategies(race, seed)
     idle = 0
     while idle < _MAX_IDLE:
         before = race.compiles
-        ways.take_turn()
+        strategies.take_turn()
         idle = 0 if race.compiles > before else idle + 1

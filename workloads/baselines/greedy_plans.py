@@ -53,11 +53,12 @@ def plan(
     return to_assignment(problem, program, best_actions, "learned greedy")
 
 
-def with_costs_drawn(
+def with_costs_sampled(
     problem: Problem, deviations: Sequence[np.ndarray], rng: np.random.Generator
 ) -> Problem:
-    """The problem with each cost that no compile has shown drawn from what it may be.
+    """The problem with each cost that no compile has shown sampled from what it may be.
 
+    Thompson sampling: planning by such costs tries what might be fastest.
     deviations: standard deviation of the entries of each cost table, as `Extraction.uncertainty`.
     """
     tables = []

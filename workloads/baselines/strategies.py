@@ -1,11 +1,11 @@
-"""Ways of choosing what to compile next by learned costs, and whose turn it is.
+"""Strategies for choosing what to compile next by learned costs, and whose turn it is.
 
 There are several, and which one pays depends on the program: a plan of our own packs and times
 everything itself; a permission leaves that to XLA, which has slices and prefetches across programs,
-too; a small change to the best permission so far needs no faith in the costs. Each way gets its
-turn; then the one that came closest to the best gets two of three. A plan that is predicted to be
-slower than what is there is not compiled. Where a choice comes out as one that was compiled before,
-costs that no compile has shown are drawn at random from what they may be.
+too; a small change to the best permission so far needs no faith in the costs. Each strategy gets
+its turn; then the one that came closest to the best gets two of three. A plan that is predicted to
+be slower than what is there is not compiled. Where a choice comes out as one that was compiled
+before, costs that no compile has shown are sampled from what they may be (Thompson sampling).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import malloc_game as mg
 from malloc_game import Assignment, Problem
 from workloads.baselines.compiling import Compiling
 from workloads.baselines.demanding import demand
-from workloads.baselines.greedy_plans import ROUNDS, plan, with_costs_drawn, with_refusals
+from workloads.baselines.greedy_plans import ROUNDS, plan, with_costs_sampled, with_refusals
 from workloads.baselines.hill_climber import MAX_MOVED, keeping, move
 from workloads.errors import CompileError
 from workloads.overrides.comparison import compare
@@ -34,15 +34,15 @@ _STYLES = ((True, True), (False, False), (False, True), (True, False))
 _SHAKEN, _SHAKE = 0.1, 0.2  # share of the values whose order changes, by what share of the order
 _MARGIN = 1.05  # a plan may be predicted to be so much slower than the best compile, and be tried
 _FAR = 0.95  # of XLA's default: what is faster leaves it far behind
-_MAX_DRAWS = 4  # of costs, for one choice that was not compiled before
+_MAX_SAMPLES = 4  # of costs, for one choice that was not compiled before
 _REFUSED = 2  # a decision that did not hold so often is taken to be refused
-WAYS = ("plan", "permit_planned", "climb", "permit_wanted")
+STRATEGIES = ("plan", "permit_planned", "climb", "permit_wanted")
 # Of a problem, mappings to begin with, and a source of randomness.
 Planner = Callable[[Problem, Sequence[Assignment], np.random.Generator], Assignment]
 
 
 @dataclasses.dataclass
-class Way:
+class Strategy:
     """A way of choosing, and how it has done."""
 
     take_turn: Callable[[int], float]  # number of the turn, from 1; returns compiled cycles
@@ -50,15 +50,15 @@ class Way:
     best: float = float("inf")
 
 
-def next_way(ways: list[Way]) -> Way:
-    """The way whose turn it is: one after the other first, then the best two times out of three."""
-    fresh = [way for way in ways if way.turns == 0]
+def next_strategy(strategies: list[Strategy]) -> Strategy:
+    """Whose turn it is: one after the other first, then the best's two times out of three."""
+    fresh = [strategy for strategy in strategies if strategy.turns == 0]
     if fresh:
         return fresh[0]
-    leader = min(ways, key=lambda way: way.best)
-    others = [way for way in ways if way is not leader]
-    is_leaders = sum(way.turns for way in ways) % 3 > 0
-    return leader if is_leaders or not others else min(others, key=lambda way: way.turns)
+    leader = min(strategies, key=lambda strategy: strategy.best)
+    others = [strategy for strategy in strategies if strategy is not leader]
+    is_leaders = sum(strategy.turns for strategy in strategies) % 3 > 0
+    return leader if is_leaders or not others else min(others, key=lambda strategy: strategy.turns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +72,16 @@ class _Permission:
     masks: tuple[int, ...]  # what it does
 
 
-class Ways:
-    """The ways, and what they share: costs, refusals, and the best mapping so far."""
+class Strategies:
+    """The strategies, and what they share: costs, refusals, and the best mapping so far."""
 
     def __init__(
-        self, race: Compiling, seed: int, names: Sequence[str] = WAYS, planner: Planner = plan
+        self, race: Compiling, seed: int, names: Sequence[str] = STRATEGIES, planner: Planner = plan
     ):
-        """names: those of `WAYS` that take turns. planner: for what `permit_planned` permits."""
+        """names: of the strategies that take turns. planner: for what `permit_planned` permits."""
         self._planner = planner
         self.race, self.extraction = race, race.extraction
-        self.ways = [Way(getattr(self, name)) for name in names]
+        self.strategies = [Strategy(getattr(self, name)) for name in names]
         self.rng = np.random.default_rng(seed)
         self.best, self.best_cycles = race.xla_default, race.xla_default_cycles
         self.done: set[Assignment] = set()
@@ -94,10 +94,10 @@ class Ways:
         )
 
     def take_turn(self) -> None:
-        """The turn of one way, mostly a compile. Raises: what the compiler's side raises."""
-        way = next_way(self.ways)
-        way.turns += 1
-        way.best = min(way.best, way.take_turn(way.turns))
+        """The turn of one strategy, mostly a compile. Raises: what the compiler's side raises."""
+        strategy = next_strategy(self.strategies)
+        strategy.turns += 1
+        strategy.best = min(strategy.best, strategy.take_turn(strategy.turns))
 
     def note(self, cycles: float, found: Assignment) -> float:
         """Take note of a compiled mapping, whoever had it compiled; its cycles."""
@@ -105,12 +105,12 @@ class Ways:
             self.best, self.best_cycles = found, cycles
         return cycles
 
-    # -- ways --------------------------------------------------------------------------------
+    # -- strategies --------------------------------------------------------------------------------
 
     def plan(self, turn: int) -> float:
         """A game of our own, demanded of the compiler decision by decision."""
         problem, assignment = self._new_plan(turn)
-        if assignment is None or not self._is_promising(problem, assignment):
+        if assignment is None or not self._is_worth_a_compile(problem, assignment):
             return float("inf")
         self.done.add(assignment)
         try:
@@ -129,7 +129,7 @@ class Ways:
         """What a game of our own has in alternate memory anywhere is permitted."""
         problem = self._costs(turn)
         planned = self._planner(problem, [self.best], self.rng)
-        if not self._is_promising(problem, planned):
+        if not self._is_worth_a_compile(problem, planned):
             return float("inf")
         return self._permit(False, values_inside(problem, planned.masks))
 
@@ -155,7 +155,7 @@ class Ways:
         kept, priority = self.everything - start.values, start.priority
         if priority is not None and turn % 2:
             return self._permit(start.has_slices, start.values, self._shaken(priority))
-        for attempt in range(_MAX_DRAWS):
+        for attempt in range(_MAX_SAMPLES):
             mean = min(2.0 + attempt, MAX_MOVED)
             neighbour = move(benefits, start.masks, self.placeable, kept, mean, self.rng)
             if (start.has_slices, neighbour) not in self.been:
@@ -166,8 +166,8 @@ class Ways:
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _is_promising(self, problem: Problem, planned: Assignment) -> bool:
-        """Whether a plan may be faster than all that was compiled so far, give or take."""
+    def _is_worth_a_compile(self, problem: Problem, planned: Assignment) -> bool:
+        """Whether a plan is predicted to be about as fast as all that was compiled so far."""
         return mg.latency(problem, planned).cycles < _MARGIN * self.race.best_cycles
 
     def _permit(
@@ -202,8 +202,8 @@ class Ways:
     def _new_plan(self, turn: int) -> tuple[Problem, Assignment | None]:
         """A plan that was not compiled before, None if none is found, and the problem it solves."""
         refused = {key for key, count in self.misses.items() if count >= _REFUSED}
-        for draw in range(1, 1 + _MAX_DRAWS):
-            problem = with_refusals(self._costs(draw), refused)
+        for sample in range(1, 1 + _MAX_SAMPLES):
+            problem = with_refusals(self._costs(sample), refused)
             # The first plan is wanted soon, and changes to it would rest on guesses.
             rounds = 0 if turn == 1 else ROUNDS
             assignment = plan(problem, [self.best], self.rng, rounds)
@@ -211,9 +211,9 @@ class Ways:
                 return problem, assignment
         return problem, None
 
-    def _costs(self, draw: int) -> Problem:
-        """The problem as it is; from the second draw on, with unknown costs drawn at random."""
+    def _costs(self, sample: int) -> Problem:
+        """The problem as it is; from the second sample on, with unknown costs sampled."""
         problem = self.extraction.problem
-        if draw <= 1:
+        if sample <= 1:
             return problem
-        return with_costs_drawn(problem, self.extraction.uncertainty, self.rng)
+        return with_costs_sampled(problem, self.extraction.uncertainty, self.rng)

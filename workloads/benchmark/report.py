@@ -177,7 +177,7 @@ def _head(runs: Sequence[Row], cells: Sequence[Cell], fair: Sequence[Cell]) -> I
 def standings_table(cells: Sequence[Cell]) -> Table:
     """A row for each solver, the best first."""
     header = ["solver", "pairs", "ratio", "contended", "gap closed", "median"]
-    header += ["against XLA", "against rivals", "optimal", "failed runs", "s"]
+    header += ["against XLA", "against baselines", "optimal", "failed runs", "s"]
     return Table(
         header,
         [
@@ -189,7 +189,7 @@ def standings_table(cells: Sequence[Cell]) -> Table:
                 _share(s.gap_closed),
                 _share(s.gap_closed_median),
                 str(s.against_xla),
-                str(s.against_rivals),
+                str(s.against_baselines),
                 str(s.optimal),
                 str(s.failed),
                 f"{s.seconds:.1f}",
@@ -249,7 +249,7 @@ def compiled_table(joined: Sequence[tuple[JudgedRow, CompiledRow]]) -> Table:
     """A row for each solver that something was compiled of, the best first."""
     header = ["solver", "pairs", "ratio, compiled", "monotone", "predicted", "gap closed"]
     return Table(
-        [*header, "median", "honoured", "against XLA", "against rivals", "failed"],
+        [*header, "median", "honoured", "against XLA", "against baselines", "failed"],
         [
             [
                 s.solver,
@@ -261,7 +261,7 @@ def compiled_table(joined: Sequence[tuple[JudgedRow, CompiledRow]]) -> Table:
                 _share(s.gap_closed_median),
                 _share(s.honoured),
                 str(s.against_xla),
-                str(s.against_rivals),
+                str(s.against_baselines),
                 str(s.failed),
             ]
             for s in scores.compiled_standings(joined)

@@ -99,7 +99,7 @@ class Standing:
     gap_closed: float | None  # mean over the contended pairs
     gap_closed_median: float | None
     against_xla: Record
-    against_rivals: Record  # the best other solver on each pair
+    against_baselines: Record  # the best other solver on each pair
     optimal: int  # pairs where it is proven to be optimal
     seconds: float  # of a run, mean over pairs
 
@@ -118,7 +118,7 @@ class CompiledStanding:
     gap_closed_median: float | None
     honoured: float | None  # mean
     against_xla: Record
-    against_rivals: Record  # the best other solver that was compiled on the pair
+    against_baselines: Record  # the best other solver that was compiled on the pair
 
 
 def cells_of(rows: Iterable[Row]) -> list[Cell]:
@@ -181,7 +181,7 @@ def standings(cells: Sequence[Cell]) -> list[Standing]:
     for cell in cells:
         of_pair.setdefault(cell.pair, []).append(cell)
 
-    def rivals(cell: Cell) -> list[float]:
+    def baselines(cell: Cell) -> list[float]:
         return [c.latency for c in of_pair[cell.pair] if c.solver != cell.solver]
 
     found = []
@@ -200,7 +200,9 @@ def standings(cells: Sequence[Cell]) -> list[Standing]:
                 gap_closed=mean(gaps),
                 gap_closed_median=statistics.median(gaps) if gaps else None,
                 against_xla=record(against_xla),
-                against_rivals=record((c.latency, min(rivals(c))) for c in mine if rivals(c)),
+                against_baselines=record(
+                    (c.latency, min(baselines(c))) for c in mine if baselines(c)
+                ),
                 optimal=sum(c.is_optimal for c in mine),
                 seconds=statistics.fmean(c.seconds for c in mine),
             )
@@ -217,7 +219,7 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
         if isinstance(compiled, JudgedCompiledRow):
             of_pair.setdefault(row.pair, {})[row.solver] = compiled.compiled
 
-    def against_rivals(row: Row) -> list[tuple[float, float]]:
+    def against_baselines(row: Row) -> list[tuple[float, float]]:
         found = of_pair[row.pair]
         others = [cycles for solver, cycles in found.items() if solver != row.solver]
         return [(found[row.solver], min(others))] if others else []
@@ -238,7 +240,9 @@ def compiled_standings(joined: Iterable[tuple[Row, CompiledRow]]) -> list[Compil
                 gap_closed_median=statistics.median(gaps) if gaps else None,
                 honoured=mean(c.honoured for _, c in good),
                 against_xla=record((c.compiled, c.xla_default_compiled) for _, c in good),
-                against_rivals=record(both for row, _ in good for both in against_rivals(row)),
+                against_baselines=record(
+                    both for row, _ in good for both in against_baselines(row)
+                ),
             )
         )
     return sorted(found, key=lambda s: -(s.speedup or 0.0))

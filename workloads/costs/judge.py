@@ -1,4 +1,4 @@
-"""The latency of a compiled module: the one function that judges XLA's default and every rival.
+"""The latency of a compiled module: the one function that judges XLA's default and every baseline.
 
 Cycles are the compiler's own `estimated_cycles`; asynchronous copies and slices run through the
 runtime simulator. Where code generation gave an instruction no estimate, its default-memory traffic

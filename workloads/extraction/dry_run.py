@@ -1,4 +1,4 @@
-"""The fast check: what the compiler makes of a mapping, without the time of code generation.
+"""The placement dry run: what the compiler makes of a mapping, without the time of code generation.
 
 Memory-space assignment takes a fraction of a second, code generation the rest. With hardly any
 default memory allowed, the compiler gives up between the two, its module dumped already.
@@ -28,27 +28,27 @@ _NO_REMATERIALIZATION = {
 _MIB = 1 << 20
 
 
-class Placer:
-    """Runs the fast check for one program, with a memory size found to change nothing else.
+class DryRun:
+    """Places one program without compiling it, with a memory size found to change nothing else.
 
     There may be none. Where code generation fails (a fusion needs more scoped memory than there
     is), the compiler changes the program and begins again, and only the last program counts; what
-    one stops early is the first. Every check is a full compile then.
+    one stops early is the first. Every dry run is a full compile then.
     """
 
     def __init__(self, session: CompilerSession, seconds: float = math.inf):
         """Compiles the all-default program, if it is not in the cache, and compares.
 
         seconds: no further memory size is tried if it would take longer, by the last one's time;
-        then there is no fast check.
+        then every dry run is a full compile.
 
         Raises:
           CompileError: the program cannot be compiled at all.
         """
-        # Not kept alive by its placer, which `placer_of` keeps for as long as the session lives.
+        # Not kept alive by what `dry_run_of` keeps for as long as the session lives.
         self.session: CompilerSession = weakref.proxy(session)
         self._stop: dict[str, str] = {}
-        self.seconds_per_check = 0.0  # of the last one tried
+        self.seconds_per_dry_run = 0.0  # of the last one tried
         everything = all_default_options(session)
         wanted = _signature(session.compile(everything))
         stop = {_MEMORY_OPTION: "1"}
@@ -60,18 +60,18 @@ class Placer:
             except CompileError:
                 break
             finally:
-                self.seconds_per_check = time.monotonic() - began
+                self.seconds_per_dry_run = time.monotonic() - began
             if needed and placed.hlo and _signature(placed) == wanted:
                 self._stop = stop
                 break
-            if not needed or time.monotonic() + self.seconds_per_check > end:
+            if not needed or time.monotonic() + self.seconds_per_dry_run > end:
                 break
             size = max(int(share * needed / _MIB), 1)
             stop = {_MEMORY_OPTION: str(size), **_NO_REMATERIALIZATION}
 
     @property
     def is_fast(self) -> bool:
-        """Whether checks stop before code generation."""
+        """Whether it stops before code generation."""
         return bool(self._stop)
 
     def place(self, options: Mapping[str, str]) -> Compiled:
@@ -86,28 +86,28 @@ class Placer:
 
 
 def placed_by(
-    placer: Placer, extraction: Extraction, options: Mapping[str, str], source: str
+    dry_run: DryRun, extraction: Extraction, options: Mapping[str, str], source: str
 ) -> Assignment | None:
     """The mapping that the compiler makes under these options; None if it will not have them.
 
     source: of the mapping. Raises: CompilerKilled.
     """
     try:
-        return extraction.assignment_of(placer.place(options), source)
+        return extraction.assignment_of(dry_run.place(options), source)
     except CompilerKilled:
         raise
     except CompileError:
         return None
 
 
-_placers: weakref.WeakKeyDictionary[CompilerSession, Placer] = weakref.WeakKeyDictionary()
+_dry_runs: weakref.WeakKeyDictionary[CompilerSession, DryRun] = weakref.WeakKeyDictionary()
 
 
-def placer_of(session: CompilerSession, seconds: float = math.inf) -> Placer:
-    """The session's placer, made on first use, within `seconds` then. Raises: as `Placer`."""
-    if session not in _placers:
-        _placers[session] = Placer(session, seconds)
-    return _placers[session]
+def dry_run_of(session: CompilerSession, seconds: float = math.inf) -> DryRun:
+    """The session's `DryRun`, made on first use, within `seconds` then. Raises: as `DryRun`."""
+    if session not in _dry_runs:
+        _dry_runs[session] = DryRun(session, seconds)
+    return _dry_runs[session]
 
 
 def _signature(compiled: Compiled) -> list[tuple]:

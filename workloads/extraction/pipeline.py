@@ -28,7 +28,7 @@ class Extracted:
     xla_default_latency: CompiledLatency
     all_default: Compiled
     all_default_latency: CompiledLatency
-    num_checks: int  # fast checks that the probing took
+    num_checks: int  # placement dry runs that the probing took
     seconds_per_compile: float  # the longer of the two
 
 

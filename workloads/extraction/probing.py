@@ -2,8 +2,8 @@
 
 Some uses refuse alternate memory whatever is asked (large cache operands on v5e, results of the
 program); the compiler's dump does not say so. A few mappings that together ask for everything, each
-run through the fast check, show what comes out in default memory all the same; what does so again
-when nothing else is in its way is refused for good.
+of a placement dry run, show what comes out in default memory all the same; what does so again when
+nothing else is in its way is refused for good.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from malloc_game import Assignment, Problem
 from malloc_game.game.playing import follow_wanted
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
-from workloads.extraction.dry_run import Placer, placer_of
+from workloads.extraction.dry_run import DryRun, dry_run_of
 from workloads.extraction.extraction import Extraction
 from workloads.extraction.placed import placed_module
 from workloads.overrides.comparison import Difference, compare, keep_only
@@ -31,12 +31,12 @@ from workloads.progress import Progress, silent
 _LABEL = "probe-3"
 _LABEL_AFTER_LOOPS = "probe-after-loops-1"
 _MAX_MAPPINGS = 12
-# Without the fast check every mapping is a full compile, which at least teaches costs as well.
+# Without dry runs every mapping is a full compile, which at least teaches costs as well.
 _MAX_SLOW_MAPPINGS = 2
 _MAX_REFUSALS = 64
-_FINDING_SHARE = 0.5  # of the time, at most, for finding out whether there is a fast check
+_FINDING_SHARE = 0.5  # of the time, at most, for finding out whether there are placement dry runs
 # A program takes about eight checks, of which the first few alone mostly show nothing; each takes
-# two to three times as long as that of the all-default program, by which the fast check was found.
+# two to three times as long as that of the all-default program, by which dry runs were found.
 # Of some it is five times as long, as the first one shows.
 _USUAL_CHECKS = 8
 _OF_ALL_DEFAULT = 2.5
@@ -59,8 +59,8 @@ def probe(
     deadline = time.monotonic() + seconds
     known = session.remembered(_LABEL)
     if known is None:
-        placer = placer_of(session, seconds * _FINDING_SHARE)
-        prober = _Prober(placer, extraction, deadline)
+        dry_run = dry_run_of(session, seconds * _FINDING_SHARE)
+        prober = _Prober(dry_run, extraction, deadline)
         is_complete = prober.has_time() and prober.run()
         problem = extraction.problem
         names = [problem.values[v].name for v in sorted(prober.values)]
@@ -115,12 +115,12 @@ def _probe_after_loops(
             continue
         if time.monotonic() >= deadline:
             return {"uses": uses, "checks": checks}, False
-        if not (placer := placer_of(session)).is_fast:  # perhaps for want of time
+        if not (dry_run := dry_run_of(session)).is_fast:  # perhaps for want of time
             return {"uses": uses, "checks": checks}, math.isinf(deadline)
         text = overrides(problem, asked)
         checks += 1
         try:
-            placer.place({**EXACT_OPTIONS, **KEEP_PREFETCHES, OVERRIDES_OPTION: text})
+            dry_run.place({**EXACT_OPTIONS, **KEEP_PREFETCHES, OVERRIDES_OPTION: text})
         except OverrideError as error:
             if refused_value(problem, str(error)) == value:
                 uses.append([problem.instructions[t].name, problem.values[value].name])
@@ -151,8 +151,8 @@ def _uses_after_loops(problem: Problem) -> list[tuple[int, int]]:
 class _Prober:
     """State of one probing."""
 
-    def __init__(self, placer: Placer, extraction: Extraction, deadline: float):
-        self.placer = placer
+    def __init__(self, dry_run: DryRun, extraction: Extraction, deadline: float):
+        self.dry_run = dry_run
         self.deadline = deadline
         self.extraction = extraction
         self.checks = 0
@@ -163,8 +163,8 @@ class _Prober:
 
     def has_time(self) -> bool:
         """Whether it is to be expected that `run` will come to its end."""
-        number = _USUAL_CHECKS if self.placer.is_fast else _MAX_SLOW_MAPPINGS
-        each = self.placer.seconds_per_check * (_OF_ALL_DEFAULT if self.placer.is_fast else 1.0)
+        number = _USUAL_CHECKS if self.dry_run.is_fast else _MAX_SLOW_MAPPINGS
+        each = self.dry_run.seconds_per_dry_run * (_OF_ALL_DEFAULT if self.dry_run.is_fast else 1.0)
         if self.checks:
             each = self.seconds / self.checks
         return time.monotonic() + max(number - self.checks, 0) * each < self.deadline
@@ -175,7 +175,7 @@ class _Prober:
         program = mg.encode(problem)
         asked = np.zeros(program.max_decisions, bool)
         asked[int(program.num_decisions) :] = True
-        for _ in range(_MAX_MAPPINGS if self.placer.is_fast else _MAX_SLOW_MAPPINGS):
+        for _ in range(_MAX_MAPPINGS if self.dry_run.is_fast else _MAX_SLOW_MAPPINGS):
             if not self.has_time():
                 self.was_cut = True
                 break
@@ -186,7 +186,7 @@ class _Prober:
             asked |= placed
             wanted = mg.to_assignment(problem, state, "probe")
             suspects = self._not_given(problem, wanted)
-            if suspects and self.placer.is_fast:
+            if suspects and self.dry_run.is_fast:
                 alone = keep_only(problem, wanted, {d.value for d in suspects})
                 again = {(d.value, d.time) for d in self._not_given(problem, alone)}
                 suspects = [d for d in suspects if (d.value, d.time) in again]
@@ -219,7 +219,7 @@ class _Prober:
             self.checks += 1
             began = time.monotonic()
             try:
-                placed = self.placer.place(options)
+                placed = self.dry_run.place(options)
             except OverrideError as error:
                 value = refused_value(problem, str(error))
                 if value is None or value in left_out:
@@ -233,7 +233,7 @@ class _Prober:
             finally:
                 self.seconds += time.monotonic() - began
             module = placed_module(placed)
-            if not self.placer.is_fast:  # otherwise no instruction has cycles
+            if not self.dry_run.is_fast:  # otherwise no instruction has cycles
                 self.extraction.learn(module)
             found = self.extraction.assignment_of(placed, "probe", module)
             _, differences = compare(problem, asked, found)

@@ -17,7 +17,7 @@ from malloc_game import Assignment, Problem
 from workloads.compiler.session import CompilerSession
 from workloads.costs.store import CostStore
 from workloads.errors import CompileError, CompilerKilled
-from workloads.extraction.dry_run import placer_of
+from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.extraction import Extraction
 from workloads.loop.calibration import RandomGames
 from workloads.loop.learned_costs import NUM_COMPILES, learn_costs
@@ -93,7 +93,7 @@ class Fidelity:
     final: Sample | None  # the plan that the correction loop ends with; None: there is no plan
     random: tuple[Sample, ...]
     compiles: int  # before the random mappings: extraction, calibration and correction loop
-    checks: int  # fast checks of the probing
+    checks: int  # placement dry runs of the probing
     deviation: float  # what the cost model expected of its own error, as a share of latency
     seconds: float  # up to the random mappings
     worst: tuple[WorstInstruction, ...]
@@ -164,7 +164,7 @@ def measure(
             instructions=len(problem.instructions),
             decisions=decisions,
             refused=int(np.asarray(program_.is_refused)[:decisions].sum()),
-            is_fast=placer_of(session).is_fast,
+            is_fast=dry_run_of(session).is_fast,
             xla_default=default,
             final=final,
             random=random,

@@ -15,7 +15,7 @@ from malloc_game import Assignment, Problem, latency
 from workloads.compiler.session import CompilerSession
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction.extraction import Extraction
-from workloads.loop.verification import Remedies, Verification, verify
+from workloads.loop.verification import Repairs, Verification, verify
 from workloads.progress import Progress, silent
 
 DEFAULT_ROUNDS = 6
@@ -79,7 +79,7 @@ def correct(
     tolerance: float = DEFAULT_TOLERANCE,
     progress: Progress = silent,
     on_round: Callable[[Round], None] = lambda done: None,
-    remedies: Remedies | None = None,
+    repairs: Repairs | None = None,
 ) -> Correction:
     """Plan and compile until the prediction for a plan is what the compiler says of it.
 
@@ -87,7 +87,7 @@ def correct(
     round but the first begins that would not end within so many if it took as long as the longest.
     tolerance: greatest |predicted / compiled - 1| that counts as agreement, of a plan all of whose
     decisions held. The loop also ends when the planner repeats itself: another compile would say
-    nothing new. on_round: called with every round as soon as it is compiled. remedies: as for
+    nothing new. on_round: called with every round as soon as it is compiled. repairs: as for
     `verify`.
 
     Raises:
@@ -107,7 +107,7 @@ def correct(
         if key in done:
             final = dataclasses.replace(done[key], predicted=predicted)
             break
-        final = done[key] = _compile(session, extraction, assignment, predicted, remedies)
+        final = done[key] = _compile(session, extraction, assignment, predicted, repairs)
         progress(_describe(final, len(done)))
         on_round(final)
         if _agrees(final, tolerance):
@@ -127,10 +127,10 @@ def _compile(
     extraction: Extraction,
     assignment: Assignment,
     predicted: float,
-    remedies: Remedies | None,
+    repairs: Repairs | None,
 ) -> Round:
     try:
-        found = verify(session, extraction, assignment, remedies=remedies)
+        found = verify(session, extraction, assignment, repairs=repairs)
     except CompilerKilled:
         raise
     except CompileError as error:

@@ -11,7 +11,7 @@ from malloc_game import Assignment, Problem
 from workloads.compiler.session import OVERRIDES_OPTION, Compiled, CompilerSession
 from workloads.costs.judge import CompiledLatency
 from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
-from workloads.extraction.dry_run import Placer, placer_of
+from workloads.extraction.dry_run import DryRun, dry_run_of
 from workloads.extraction.extraction import Extraction
 from workloads.overrides.comparison import compare, keep_only
 from workloads.overrides.packing import SORT_ORDER_OPTION, sort_order
@@ -62,7 +62,7 @@ MODES = (EXACT, RELAXED, PERMITTED, GUIDED)
 
 
 @dataclasses.dataclass
-class Remedies:
+class Repairs:
     """What the last mapping of a run needed so as not to be refused, where the next is like it.
 
     It is then asked for with these from the start: a refusal may take as long as a compile.
@@ -84,12 +84,12 @@ class Remedies:
 
 
 # A refusal comes before code generation. But where the compiler begins anew, so that there is no
-# fast check either, it may come from its second attempt, at the price of a compile.
+# placement dry run either, it may come from its second attempt, at the price of a compile.
 _MAX_REPAIRS, _MAX_SLOW_REPAIRS = 40, 6
 
 
-def _max_repairs(placer: Placer) -> int:
-    return _MAX_REPAIRS if placer.is_fast else _MAX_SLOW_REPAIRS
+def _max_repairs(dry_run: DryRun) -> int:
+    return _MAX_REPAIRS if dry_run.is_fast else _MAX_SLOW_REPAIRS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _accept(
     problem: Problem,
     assignment: Assignment,
     mode: Mode,
-    remedies: Remedies,
+    repairs: Repairs,
     began: float,
 ) -> _Accepted:
     """Find compiler options for `assignment` that the compiler does not refuse.
@@ -121,20 +121,20 @@ def _accept(
     given up alone; where it is another reason, what is used like it in the other layers of a
     program would be refused next, one check of seconds after the other. Raises: CompileError.
 
-    remedies: those to begin with, and what was needed in the end.
-    began: when the mapping was first asked for, of `time.monotonic`; see `Remedies.patience`.
+    repairs: those to begin with, and what was needed in the end.
+    began: when the mapping was first asked for, of `time.monotonic`; see `Repairs.patience`.
     """
     held = {chunk.value for chunk in assignment.chunks}
-    permitted, loose = remedies.permitted & held, remedies.loose & held
+    permitted, loose = repairs.permitted & held, repairs.loose & held
     dropped: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
-    # Remedies stay, for to try without them is a check of seconds. But with an order it may take
+    # Repairs stay, for to try without them is a check of seconds. But with an order it may take
     # several times as long, for the compiler looks for each value that the order names: in a hurry
     # it is given only where there is no room.
-    is_hasty = math.isfinite(remedies.patience)
+    is_hasty = math.isfinite(repairs.patience)
     extra = {
         option: sort_order(problem, assignment) if option == SORT_ORDER_OPTION else value
-        for option, value in remedies.options.items()
+        for option, value in repairs.options.items()
         if option != SORT_ORDER_OPTION or not is_hasty
     }
     can_order = mode.pin and bool(assignment.chunks)
@@ -158,11 +158,11 @@ def _accept(
                 refusal = error
                 waited = time.monotonic() - began
             else:
-                remedies.note(extra, permitted | dropped, loose)
+                repairs.note(extra, permitted | dropped, loose)
                 return _Accepted(tried, compiled, permitted | dropped, unwanted)
-            if waited > 2 * remedies.patience:
+            if waited > 2 * repairs.patience:
                 # What was learned is of use to the next mode, and to the next mapping.
-                remedies.note(extra, permitted | dropped, loose)
+                repairs.note(extra, permitted | dropped, loose)
                 raise refusal
             value = refused_value(problem, str(refusal))
             is_to_loosen = is_moved(str(refusal)) and value is not None and value not in loose
@@ -181,7 +181,7 @@ def _accept(
                 break
         if value is None or value in dropped:
             raise refusal
-        is_patient = waited < remedies.patience
+        is_patient = waited < repairs.patience
         if is_to_loosen:
             loose |= {value} if is_patient else held
             continue
@@ -214,19 +214,19 @@ def preview(
     assignment: Assignment,
     mode: Mode = EXACT,
 ) -> Preview:
-    """What `verify` would find honoured, by the fast check alone: under a second, mostly.
+    """What `verify` would find honoured, by the placement dry run alone: under a second, mostly.
 
     Raises:
       CompileError: the compiler does not accept the assignment in this mode.
     """
-    placer = placer_of(session)
+    dry_run = dry_run_of(session)
     accepted = _accept(
-        placer.place,
-        _max_repairs(placer),
+        dry_run.place,
+        _max_repairs(dry_run),
         extraction.problem,
         assignment,
         mode,
-        Remedies(),
+        Repairs(),
         time.monotonic(),
     )
     found = extraction.assignment_of(accepted.compiled, f"{assignment.source}, placed")
@@ -240,13 +240,13 @@ def verify(
     extraction: Extraction,
     assignment: Assignment,
     modes: tuple[Mode, ...] = MODES,
-    remedies: Remedies | None = None,
+    repairs: Repairs | None = None,
 ) -> Verification:
     """Compile `assignment` in the first of `modes` that the compiler accepts.
 
-    There is no fast check first: what is refused is refused in the same time by a compile.
+    There is no placement dry run first: what is refused is refused in the same time by a compile.
     What the compile reveals of costs goes into the extraction, whose `problem` is then a new one.
-    remedies: shared by the verifications of a run, whose mappings are like one another; by default
+    repairs: shared by the verifications of a run, whose mappings are like one another; by default
     each begins without.
 
     Raises:
@@ -254,10 +254,10 @@ def verify(
         the compiler was killed or took too long.
     """
     problem, began = extraction.problem, time.monotonic()
-    max_repairs = _max_repairs(placer_of(session))
+    max_repairs = _max_repairs(dry_run_of(session))
     for i, mode in enumerate(modes):
         try:
-            known = remedies if remedies is not None and mode.pin else Remedies()
+            known = repairs if repairs is not None and mode.pin else Repairs()
             accepted = _accept(
                 session.compile, max_repairs, problem, assignment, mode, known, began
             )

@@ -15,7 +15,7 @@ from malloc_game.solvers import solve
 from tests.agent.cli import test_cli
 from tests.agent.cli.test_cli import assert_one_line_error
 from workloads.benchmark import rows
-from workloads.benchmark.runner import no_progress
+from workloads.benchmark.keeping import no_progress
 from workloads.compiler import session
 from workloads.errors import WorkloadError
 from workloads.programs.suite_problems import DATA, pairs

@@ -13,7 +13,7 @@ from agent.tuning import compiler_loop
 from agent.tuning.compiler_loop import CompilerLoop
 from agent.tuning.outcome import Candidate
 from tests.helpers.mapped_by_name import PROBLEM, inside
-from workloads.baselines.greedy_plans import plan, with_costs_drawn
+from workloads.baselines.greedy_plans import plan, with_costs_sampled
 from workloads.loop.correction import Round
 
 W, X = 0, 1  # a parameter, a computed value
@@ -56,8 +56,8 @@ def test_what_came_out_otherwise_is_asked_once_more(loop):
 
 @pytest.mark.parametrize(("is_fast", "seconds"), [(True, 20 * 0.5 + 6), (False, 20 * 6 + 6)])
 def test_the_guided_search_is_as_slow_as_its_checks(monkeypatch, loop, is_fast, seconds):
-    placer = types.SimpleNamespace(is_fast=is_fast, seconds_per_check=0.5)
-    monkeypatch.setattr(compiler_loop, "placer_of", lambda session: placer)
+    dry_run = types.SimpleNamespace(is_fast=is_fast, seconds_per_dry_run=0.5)
+    monkeypatch.setattr(compiler_loop, "dry_run_of", lambda session: dry_run)
     loop.session.seconds_per_compile = 6.0
     assert loop.seconds_of_guided() == seconds
 
@@ -119,13 +119,13 @@ def test_a_plan_under_drawn_costs_is_new_and_would_be_the_fastest_under_them(mon
     loop.candidates["greedy"] = Candidate("greedy", best, cycles, cycles, 1.0)
     tables = [np.array(table.cycles, float) for table in problem.cost_tables]
     loop.extraction.uncertainty = [np.zeros(len(table)) for table in tables]
-    monkeypatch.setattr(compiler_loop, "with_costs_drawn", None)
+    monkeypatch.setattr(compiler_loop, "with_costs_sampled", None)
     assert loop.plan_drawn(np.random.default_rng(0)) is None, "nothing is unknown"
     drawn = []
     monkeypatch.setattr(
         compiler_loop,
-        "with_costs_drawn",
-        lambda *given: drawn.append(with_costs_drawn(*given)) or drawn[-1],
+        "with_costs_sampled",
+        lambda *given: drawn.append(with_costs_sampled(*given)) or drawn[-1],
     )
     loop.extraction.uncertainty = [0.3 * table for table in tables]
     found = loop.plan_drawn(np.random.default_rng(0))

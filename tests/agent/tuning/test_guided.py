@@ -65,7 +65,7 @@ def make(monkeypatch):
     def made(compiled=0.0, **options):
         compiler = FakeCompiler(PROBLEM, **options)
         extraction = FakeExtraction(PROBLEM)
-        monkeypatch.setattr(guided, "placer_of", lambda session: compiler)
+        monkeypatch.setattr(guided, "dry_run_of", lambda session: compiler)
 
         def compile_(self, options):
             placed = compiler.place(options)
@@ -180,7 +180,7 @@ def test_the_real_compiler_is_never_made_slower_and_does_what_was_checked():
     assert 1 <= len(search.found) <= 2
     problem = real.extraction.problem
     for found in search.found:
-        # The fast check saw the placements of the full compile; costs are learned by now.
+        # The placement dry run saw the placements of the full compile; costs are learned by now.
         predicted = mg.latency(problem, found.assignment).cycles
         assert found.cycles == pytest.approx(predicted, rel=0.02)
         assert mg.check(problem, found.assignment, expressible=False) == []

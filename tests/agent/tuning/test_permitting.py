@@ -54,10 +54,10 @@ class Extraction:
 
 
 @pytest.fixture(autouse=True)
-def placer(monkeypatch):
-    """The fast check, which these programs have none of unless a test says so."""
-    made = types.SimpleNamespace(is_fast=False, seconds_per_check=0.1, asked=[])
-    monkeypatch.setattr(permitting_module, "placer_of", lambda session: made)
+def dry_run(monkeypatch):
+    """The placement dry run, which these programs have none of unless a test says so."""
+    made = types.SimpleNamespace(is_fast=False, seconds_per_dry_run=0.1, asked=[])
+    monkeypatch.setattr(permitting_module, "dry_run_of", lambda session: made)
     return made
 
 
@@ -113,16 +113,16 @@ def test_a_killed_compiler_is_not_taken_for_a_refusal():
         compile_again(permitting, loop, 1)
 
 
-def checking(placer, monkeypatch, loop, answer):
+def checking(dry_run, monkeypatch, loop, answer):
     """Checks that say so, a mapping or an error; the default mapping and its cycles."""
 
     def place(options):
-        placer.asked.append(options)
+        dry_run.asked.append(options)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    placer.is_fast, placer.place = True, place
+    dry_run.is_fast, dry_run.place = True, place
     monkeypatch.setattr(
         compiler_loop, "latency_deviation", lambda extraction, masks: np.array([0.0])
     )
@@ -137,13 +137,13 @@ def compiled_to(loop, cycles):
 
 @pytest.mark.parametrize(("share", "is_compiled"), [(0.99, False), (1.01, True)])
 def test_what_a_check_shows_to_promise_nothing_is_not_compiled(
-    placer, monkeypatch, share, is_compiled
+    dry_run, monkeypatch, share, is_compiled
 ):
     permitting, loop, _ = make(lambda number: 50.0)
-    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    default, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, share * cycles)
     found = permitting.try_options({"a": "1"})
-    assert found == permitting.try_options({"a": "1"}) and len(placer.asked) == 1
+    assert found == permitting.try_options({"a": "1"}) and len(dry_run.asked) == 1
     if is_compiled:
         assert found[0] == 50.0 and loop.session.asked == [{"a": "1"}]
     else:
@@ -151,9 +151,9 @@ def test_what_a_check_shows_to_promise_nothing_is_not_compiled(
         assert loop.session.asked == [] and SOURCE not in loop.candidates
 
 
-def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(placer, monkeypatch):
+def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(dry_run, monkeypatch):
     permitting, loop, _ = make(lambda number: 50.0)
-    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    _, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     permitting.try_options({"a": "1"})
     problem = loop.extraction.problem
@@ -161,33 +161,33 @@ def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(placer, monkeyp
         dataclasses.replace(t, cycles=tuple(c // 2 for c in t.cycles)) for t in problem.cost_tables
     )
     loop.extraction.problem = problem.replace(cost_tables=tables)
-    assert permitting.try_options({"a": "1"})[0] == 50.0 and len(placer.asked) == 1
+    assert permitting.try_options({"a": "1"})[0] == 50.0 and len(dry_run.asked) == 1
 
 
-def test_another_choice_that_comes_to_the_same_mapping_is_not_compiled(placer, monkeypatch):
+def test_another_choice_that_comes_to_the_same_mapping_is_not_compiled(dry_run, monkeypatch):
     permitting, loop, _ = make(lambda number: 50.0)
-    checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     monkeypatch.setattr(loop, "promises", lambda found, deviations: True)
     first = permitting.try_options({"a": "1"})
     assert permitting.try_options({"a": "2"}) == first and first[0] == 50.0
-    assert loop.session.asked == [{"a": "1"}] and len(placer.asked) == 2
+    assert loop.session.asked == [{"a": "1"}] and len(dry_run.asked) == 2
 
 
-def test_what_a_check_shows_to_be_refused_is_not_compiled(placer, monkeypatch):
+def test_what_a_check_shows_to_be_refused_is_not_compiled(dry_run, monkeypatch):
     permitting, loop, _ = make(lambda number: 50.0)
-    checking(placer, monkeypatch, loop, CompileError("refused"))
+    checking(dry_run, monkeypatch, loop, CompileError("refused"))
     assert permitting.try_options({"a": "1"}) is permitting.try_options({"a": "1"}) is None
-    assert len(placer.asked) == 1 and loop.session.asked == []
-    checking(placer, monkeypatch, loop, CompilerKilled("killed"))
+    assert len(dry_run.asked) == 1 and loop.session.asked == []
+    checking(dry_run, monkeypatch, loop, CompilerKilled("killed"))
     with pytest.raises(CompilerKilled):
         permitting.try_options({"a": "2"})
 
 
 def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_less(
-    placer, monkeypatch
+    dry_run, monkeypatch
 ):
     permitting, loop, _ = make(lambda number: 50.0)
-    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    _, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     asked = []
     monkeypatch.setattr(
@@ -204,51 +204,51 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     assert asked[number:] == [1.0] * (len(asked) - number)
 
 
-def test_a_turn_makes_way_for_a_plan_that_promises_more(placer, monkeypatch):
+def test_a_turn_makes_way_for_a_plan_that_promises_more(dry_run, monkeypatch):
     _, loop, _ = make(lambda number: 50.0)
-    default, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    default, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     monkeypatch.setattr(loop.session, "seconds_per_compile", 60.0)
     plan = dataclasses.replace(default, masks=plan_greedily(loop.extraction.problem).masks)
     monkeypatch.setattr(
-        loop, "promises", lambda found, deviations=1.0: found is plan and len(placer.asked) >= 3
+        loop, "promises", lambda found, deviations=1.0: found is plan and len(dry_run.asked) >= 3
     )
     permitting = Permitting(loop, 0, lambda: plan)
     permitting.take_turn()
-    assert len(placer.asked) == 3 and not loop.session.asked
+    assert len(dry_run.asked) == 3 and not loop.session.asked
     assert permitting._deviations == 1.0, "nothing speaks against the costs"
 
 
 @pytest.mark.parametrize(("seconds", "is_checking"), [(0.4, True), (0.6, False)])
-def test_checks_are_made_where_they_take_less_than_half_of_a_compile(placer, seconds, is_checking):
+def test_checks_are_made_where_they_take_less_than_half_of_a_compile(dry_run, seconds, is_checking):
     permitting, _, _ = make(lambda number: 50.0)
-    placer.seconds_per_check = seconds
+    dry_run.seconds_per_dry_run = seconds
     assert not permitting.is_checking
-    placer.is_fast = True
+    dry_run.is_fast = True
     assert permitting.is_checking is is_checking
 
 
 def test_choices_with_an_order_are_compiled_at_once_where_only_their_checks_are_slow(
-    placer, monkeypatch
+    dry_run, monkeypatch
 ):
     permitting, loop, _ = make(lambda number: 50.0)
-    _, cycles = checking(placer, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    _, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     clock = types.SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
-    place = placer.place
+    place = dry_run.place
 
     def slow_if_ordered(options):
         clock.now += 0.6 if SORT_ORDER_OPTION in options else 0.1
         return place(options)
 
-    placer.place = slow_if_ordered
+    dry_run.place = slow_if_ordered
     monkeypatch.setattr(permitting_module, "time", clock)
     for number in ("1", "2"):
         permitting.try_options({SORT_ORDER_OPTION: number})
         permitting.try_options({"a": number})
     assert loop.session.asked == [{SORT_ORDER_OPTION: "2"}]
-    assert placer.asked == [{SORT_ORDER_OPTION: "1"}, {"a": "1"}, {"a": "2"}]
+    assert dry_run.asked == [{SORT_ORDER_OPTION: "1"}, {"a": "1"}, {"a": "2"}]
 
 
 def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch):

@@ -24,7 +24,7 @@ def key(row: Row) -> tuple:
     return row["experiment"], row["variant"], row["pair"], row["seed"]
 
 
-def of_rivals(path: pathlib.Path) -> dict[str, dict[str, float]]:
+def of_baselines(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Of every pair each solver's predicted latency in 60 s, seed 0, in cycles."""
     found: dict[str, dict[str, float]] = {}
     for row in current(results(path).read()):
@@ -43,18 +43,18 @@ def played(row: Row, pair: str) -> np.ndarray:
     return np.array([[games, found[pair] / default] for _, games, found in row["curve"]])
 
 
-def best_known(row: Row, pair: str, rivals: Mapping[str, Mapping[str, float]]) -> float:
+def best_known(row: Row, pair: str, baselines: Mapping[str, Mapping[str, float]]) -> float:
     """Over XLA's default: the fastest mapping that any solver or training found."""
-    known = [*rivals.get(pair, {}).values(), row["best_in_training"].get(pair, np.inf)]
+    known = [*baselines.get(pair, {}).values(), row["best_in_training"].get(pair, np.inf)]
     return min(known) / row["xla_default"][pair]
 
 
-def won(row: Row, rivals: Mapping) -> np.ndarray:
+def won(row: Row, baselines: Mapping) -> np.ndarray:
     """[points, 2]: iterations, and the mean over programs of what is won of what can be.
 
     From XLA's default (0) to the best mapping known (1), not below -1."""
     names = row["pair"].split("+")
-    best = {name: best_known(row, name, rivals) for name in names}
+    best = {name: best_known(row, name, baselines) for name in names}
     return np.array([
         [number, np.mean([max((1 - found[n] / row["xla_default"][n]) / (1 - best[n]), -1)
                           for n in names])]

@@ -54,7 +54,7 @@ def _optimum(rows: list[Row]) -> list[str]:
     ]
 
 
-def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
+def _curves(rows: list[Row], baselines: Mapping) -> list[str]:
     found = journal.of_experiment(rows, "curves")
     if not found:
         return []
@@ -63,12 +63,15 @@ def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
         each = [row for row in found if row["pair"] == pair]
         default = each[0]["xla_default"][pair]
         curves = [journal.played(row, pair) for row in each]
-        rival = rivals.get(pair, {})
-        best = min(journal.best_known(row, pair, rivals) for row in each)
+        baseline = baselines.get(pair, {})
+        best = min(journal.best_known(row, pair, baselines) for row in each)
         reached = sum(curve[-1, 1] <= best * (1 + TIE) for curve in curves)
         lines.append([
             pair, str(len(each)), f"{np.median([c[-1, 0] for c in curves]):,.0f}",
-            *(f"{rival[n] / default:.4f}" if n in rival else "-" for n in ("random", "greedy")),
+            *(
+                f"{baseline[n] / default:.4f}" if n in baseline else "-"
+                for n in ("random", "greedy")
+            ),
             f"{best:.4f}", _spread([c[0, 1] for c in curves]), _spread([c[-1, 1] for c in curves]),
             f"{reached} of {len(each)}",
         ])  # fmt: skip
@@ -90,14 +93,14 @@ def _curves(rows: list[Row], rivals: Mapping) -> list[str]:
     ]  # fmt: skip
 
 
-def _ablations(rows: list[Row], rivals: Mapping) -> list[str]:
+def _ablations(rows: list[Row], baselines: Mapping) -> list[str]:
     found = journal.of_experiment(rows, "ablations")
     if not found:
         return []
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in found):
         each = [row for row in found if row["variant"] == variant]
-        curves = [journal.won(row, rivals) for row in each]
+        curves = [journal.won(row, baselines) for row in each]
         lines.append([
             variant, str(len(each)), _spread([c[len(c) // 2, 1] for c in curves]),
             _spread([c[-1, 1] for c in curves]), _spread([c[1:, 1].mean() for c in curves]),
@@ -193,21 +196,22 @@ def _against(ours: Mapping[str, float], other: Mapping[str, float], names: Seque
     return f"{faster} / {len(ratio) - faster - slower} / {slower}"
 
 
-def _standings(found: list[Row], rivals: Mapping) -> tuple[list[str], list[list[str]]]:
-    """The pairs that all have done, and a line for each variant and rival."""
+def _standings(found: list[Row], baselines: Mapping) -> tuple[list[str], list[list[str]]]:
+    """The pairs that all have done, and a line for each variant and baseline."""
     of_variant = {
         variant: _relative(row for row in found if row["variant"] == variant)
         for variant in dict.fromkeys(row["variant"] for row in found)
     }
     some = {row["pair"]: row for row in found}
-    of_rival: dict[str, dict[str, float]] = {}
+    of_baseline: dict[str, dict[str, float]] = {}
     for pair, row in some.items():
         for solver in ("greedy", "annealing", "cpsat"):
-            if solver in rivals.get(pair, {}):
-                relative = rivals[pair][solver] / row["xla_default"][pair]
-                of_rival.setdefault(f"{solver}, 60 s", {})[pair] = relative
-    of_rival = {name: value for name, value in of_rival.items() if "cpsat, 60 s" in of_rival}
-    every = {**of_rival, **of_variant}
+            if solver in baselines.get(pair, {}):
+                relative = baselines[pair][solver] / row["xla_default"][pair]
+                of_baseline.setdefault(f"{solver}, 60 s", {})[pair] = relative
+    if "cpsat, 60 s" not in of_baseline:
+        of_baseline = {}
+    every = {**of_baseline, **of_variant}
     names = [pair for pair in some if all(pair in value for value in every.values())]
     bound = {pair: some[pair]["bound"][pair] / some[pair]["xla_default"][pair] for pair in names}
     lines = []
@@ -216,8 +220,8 @@ def _standings(found: list[Row], rivals: Mapping) -> tuple[list[str], list[list[
         lines.append([
             name, f"{np.exp(np.mean([np.log(value[pair]) for pair in names])):.4f}",
             f"{np.median(gaps):.1%}", f"{np.clip(gaps, -1, 1).mean():.1%}",
-            *(_against(value, of_rival[rival], names) if rival in of_rival else "-"
-              for rival in ("greedy, 60 s", "cpsat, 60 s")),
+            *(_against(value, of_baseline[baseline], names) if baseline in of_baseline else "-"
+              for baseline in ("greedy, 60 s", "cpsat, 60 s")),
         ])  # fmt: skip
     return names, lines
 
@@ -238,11 +242,11 @@ _STANDING = ["", "latency / XLA default", "gap closed, median", "mean", "against
              "against CP-SAT"]  # fmt: skip
 
 
-def _planning(rows: list[Row], rivals: Mapping) -> list[str]:
+def _planning(rows: list[Row], baselines: Mapping) -> list[str]:
     found = journal.of_experiment(rows, "planning")
     if not found:
         return []
-    names, lines = _standings(found, rivals)
+    names, lines = _standings(found, baselines)
     iterations = max(row["curve"][-1][0] for row in found if "curve" in row)
     return [
         "## Zero-shot and fine-tuned, on test families",
@@ -261,11 +265,11 @@ def _planning(rows: list[Row], rivals: Mapping) -> list[str]:
     ]
 
 
-def _lead(rows: list[Row], rivals: Mapping) -> list[str]:
+def _lead(rows: list[Row], baselines: Mapping) -> list[str]:
     found = journal.of_experiment(rows, "lead")
     if not found:
         return []
-    names, lines = _standings(found, rivals)
+    names, lines = _standings(found, baselines)
     both: dict[str, dict[str, float]] = {
         variant: _relative(row for row in found if row["variant"] == variant)
         for variant in dict.fromkeys(row["variant"] for row in found)
@@ -285,9 +289,9 @@ def _lead(rows: list[Row], rivals: Mapping) -> list[str]:
     ]
 
 
-def markdown(rows: list[Row], rivals: pathlib.Path) -> str:
-    """The page. rivals: results of `mallocgame bench`."""
-    known = journal.of_rivals(rivals)
+def markdown(rows: list[Row], baselines: pathlib.Path) -> str:
+    """The page. baselines: results of `mallocgame bench`."""
+    known = journal.of_baselines(baselines)
     versions = sorted({row["jax"] for row in rows})
     lines = [
         "# Evidence",

@@ -12,9 +12,9 @@ from tests.experiments.evidence import journal
 from tests.experiments.evidence.journal import Row
 
 
-def pictures(rows: list[Row], rivals: pathlib.Path) -> dict[str, bytes]:
+def pictures(rows: list[Row], baselines: pathlib.Path) -> dict[str, bytes]:
     """SVG files by name."""
-    known = journal.of_rivals(rivals)
+    known = journal.of_baselines(baselines)
     found = {}
     if journal.of_experiment(rows, "curves"):
         found["curves.svg"] = _svg(*_draw_curves(journal.of_experiment(rows, "curves"), known))
@@ -50,7 +50,7 @@ def _svg(figure, axes) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_curves(rows: list[Row], rivals: Mapping):
+def _draw_curves(rows: list[Row], baselines: Mapping):
     names = list(dict.fromkeys(row["pair"] for row in rows))
     figure, axes = _panels(len(names), 3)
     for ax, pair in zip(axes, names, strict=True):
@@ -63,20 +63,20 @@ def _draw_curves(rows: list[Row], rivals: Mapping):
         ax.plot(games, np.median(values, axis=0), label="agent")
         default = each[0]["xla_default"][pair]
         for solver, style in (("random", ":"), ("greedy", "--"), ("cpsat", "-.")):
-            if solver in rivals.get(pair, {}):
+            if solver in baselines.get(pair, {}):
                 ax.axhline(
-                    rivals[pair][solver] / default, color="0.3", ls=style, lw=1, label=solver
+                    baselines[pair][solver] / default, color="0.3", ls=style, lw=1, label=solver
                 )
         ax.set(title=pair, xlabel="games", ylabel="latency / XLA default")
     axes[0].legend(fontsize=8)
     return figure, axes
 
 
-def _draw_ablations(rows: list[Row], rivals: Mapping):
+def _draw_ablations(rows: list[Row], baselines: Mapping):
     figure, axes = _panels(2, 2)
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     for variant in variants:
-        curves = [journal.won(row, rivals) for row in rows if row["variant"] == variant]
+        curves = [journal.won(row, baselines) for row in rows if row["variant"] == variant]
         length = min(map(len, curves))
         x = curves[0][:length, 0]
         y = np.median([c[:length, 1] for c in curves], axis=0)

@@ -1,4 +1,4 @@
-"""Rivals with the compiler in the loop: their logic with a made-up compiler, and all of it once."""
+"""Baselines that compile: their logic with a made-up compiler, and all of it once."""
 
 import dataclasses
 import types
@@ -10,12 +10,12 @@ import malloc_game as mg
 from tests.helpers.mapped_by_name import LAYERS
 from tests.helpers.programs_for_tests import chain
 from tests.helpers.toy import toy
-from workloads.baselines import COMPILER_RIVALS, clocked_run, run
+from workloads.baselines import COMPILER_BASELINES, clocked_run, run
 from workloads.baselines.clocked_run import Race, TimeIsUp
 from workloads.baselines.demanding import MAX_REFUSALS, demand
-from workloads.baselines.greedy_plans import plan, with_costs_drawn, with_refusals
+from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
 from workloads.baselines.hill_climber import hill_climbing
-from workloads.baselines.strategies import Way, Ways, next_way
+from workloads.baselines.strategies import Strategies, Strategy, next_strategy
 from workloads.baselines.xla_options import KNOBS, combinations, knobs, settings
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.costs.judge import compiled_latency
@@ -154,8 +154,10 @@ def test_a_compiler_that_is_killed_before_the_first_results_is_asked_again(made_
     assert run.xla_default_cycles == 7.0 and run.failures == 2
 
 
-def test_an_unknown_rival_is_an_error_that_names_those_there_are():
-    with pytest.raises(WorkloadError, match="no rival 'greedier'; there are learned_greedy, knobs"):
+def test_an_unknown_baseline_is_an_error_that_names_those_there_are():
+    with pytest.raises(
+        WorkloadError, match="no baseline 'greedier'; there are learned_greedy, knobs"
+    ):
         run("greedier", None, 1.0)
 
 
@@ -231,10 +233,10 @@ def test_refused_decisions_are_not_planned(problem):
     assert not any(other.in_alternate(time, p) for p in places)
 
 
-def test_only_costs_that_no_compile_has_shown_are_drawn(problem):
+def test_only_costs_that_no_compile_has_shown_are_sampled(problem):
     deviations = [np.zeros(len(table.cycles)) for table in problem.cost_tables]
     deviations[0] = np.full(len(problem.cost_tables[0].cycles), 1e6)
-    drawn = with_costs_drawn(problem, deviations, np.random.default_rng(0))
+    drawn = with_costs_sampled(problem, deviations, np.random.default_rng(0))
     assert drawn.cost_tables[1:] == problem.cost_tables[1:]
     assert drawn.cost_tables[0] != problem.cost_tables[0]
     assert min(drawn.cost_tables[0].cycles) >= 0
@@ -306,7 +308,7 @@ def test_a_demand_that_is_always_refused_ends(layers):
     assert len(refusing.asked) <= MAX_REFUSALS
 
 
-# -- rivals ----------------------------------------------------------------------------------
+# -- baselines -------------------------------------------------------------------------------
 
 
 class Judged:
@@ -380,40 +382,40 @@ def test_permitting_climbs_to_what_should_be_kept(problem):
 
     judged = Judged(problem, cycles, 150)
     judged.best_cycles = 0.0  # nothing is promising enough to be planned
-    ways = Ways(judged, 0, ("climb",))
+    strategies = Strategies(judged, 0, ("climb",))
     with pytest.raises(TimeIsUp):
         while True:
-            ways.take_turn()
-    assert ways.best_cycles == min(map(cycles, judged.tried)) < 65.0
+            strategies.take_turn()
+    assert strategies.best_cycles == min(map(cycles, judged.tried)) < 65.0
 
 
 def test_what_others_have_found_is_where_plans_begin(problem):
     judged = Judged(problem, lambda options: 100.0, 1)
-    ways = Ways(judged, 0)
+    strategies = Strategies(judged, 0)
     better = mg.all_default(problem)
-    ways.note(120.0, better)
-    assert ways.best is judged.xla_default
-    ways.note(80.0, better)
-    assert ways.best is better and ways.best_cycles == 80.0
+    strategies.note(120.0, better)
+    assert strategies.best is judged.xla_default
+    strategies.note(80.0, better)
+    assert strategies.best is better and strategies.best_cycles == 80.0
 
 
-def test_every_way_gets_a_turn_and_then_the_best_one_two_of_three():
-    ways = [Way(None) for _ in range(3)]
+def test_every_strategy_gets_a_turn_and_then_the_best_one_two_of_three():
+    strategies = [Strategy(None) for _ in range(3)]
     order = []
     for _ in range(9):
-        way = next_way(ways)
-        way.turns += 1
-        way.best = (3.0, 1.0, 2.0)[ways.index(way)]
-        order.append(ways.index(way))
+        strategy = next_strategy(strategies)
+        strategy.turns += 1
+        strategy.best = (3.0, 1.0, 2.0)[strategies.index(strategy)]
+        order.append(strategies.index(strategy))
     assert order[:3] == [0, 1, 2]
     assert order[3:].count(1) == 4 and {0, 2} <= set(order[3:])
 
 
 @pytest.mark.requires_libtpu
 @pytest.mark.slow
-def test_all_rivals_on_a_real_program():
+def test_all_baselines_on_a_real_program():
     with CompilerSession(chain(), "tpu7x") as session:
-        for name in COMPILER_RIVALS:
+        for name in COMPILER_BASELINES:
             found = run(name, session, seconds=1e9, max_compiles=4)
             assert found.compiles == 4
             assert not mg.check(found.problem, found.assignment, expressible=False), name

@@ -318,8 +318,8 @@ def test_standings_by_hand():
     assert b.gap_closed == pytest.approx((0.4 - 0.001) / 2)
     assert a.against_xla == scores.Record(1, 1, 1)
     assert b.against_xla == scores.Record(1, 2, 0)
-    assert a.against_rivals == scores.Record(1, 1, 1)
-    assert b.against_rivals == scores.Record(1, 1, 1)
+    assert a.against_baselines == scores.Record(1, 1, 1)
+    assert b.against_baselines == scores.Record(1, 1, 1)
     assert (a.optimal, b.optimal, a.pairs) == (1, 0, 3)
 
 
@@ -691,8 +691,8 @@ def test_compiled_standings_by_hand():
     slow = compiled(100.0, 200.0, pair="q-v4")
     a, b = scores.compiled_standings([failed, compiled(50.0, 50.0), slow, other])
     assert (a.solver, a.pairs, a.failed) == ("a", 2, 1)
-    assert (a.against_xla, a.against_rivals) == (scores.Record(1, 0, 1), scores.Record(1, 0, 0))
-    assert (b.against_xla, b.against_rivals) == (scores.Record(0, 1, 0), scores.Record(0, 0, 1))
+    assert (a.against_xla, a.against_baselines) == (scores.Record(1, 0, 1), scores.Record(1, 0, 0))
+    assert (b.against_xla, b.against_baselines) == (scores.Record(0, 1, 0), scores.Record(0, 0, 1))
     assert a.speedup == pytest.approx(1.0)
     assert a.speedup_predicted == pytest.approx(math.sqrt(2))
     # All that is to be won on one pair; nothing on the other, where XLA's default is faster.

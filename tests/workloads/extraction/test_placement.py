@@ -12,7 +12,7 @@ from tests.helpers.mapped_by_name import inside
 from workloads.compiler.session import OVERRIDES_OPTION
 from workloads.errors import CompileError
 from workloads.extraction.all_default import all_default_options
-from workloads.extraction.dry_run import Placer, placer_of
+from workloads.extraction.dry_run import DryRun, dry_run_of
 from workloads.hlo.module import Module
 from workloads.overrides.text import EXACT_OPTIONS, overrides
 
@@ -49,10 +49,10 @@ def programs():
     value = next(v for v in real.problem.values if not (v.is_parameter or v.is_live_out))
     pinned = inside(value.name, problem=real.problem)
     text = overrides(real.problem, pinned)
-    other = real.placer.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
+    other = real.dry_run.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
     names = [
         [i.name for i, _ in Module(each.hlo).flattened()]
-        for each in (real.placer.place(all_default_options(real.session)), other)
+        for each in (real.dry_run.place(all_default_options(real.session)), other)
     ]
     real.session.close()
     assert names[0] == names[1]
@@ -64,11 +64,11 @@ def test_a_memory_size_that_changes_the_program_is_not_used(programs):
     same, other = programs
     needed = 1000 << 20
     small = Sizes(same, lambda size: (same, needed))
-    assert Placer(small).is_fast and small.sizes == [1]
+    assert DryRun(small).is_fast and small.sizes == [1]
     half = Sizes(same, lambda size: (same if size > 1 else other, needed))
-    placer = Placer(half)
-    assert placer.is_fast and half.sizes == [1, 500]
-    placer.place({})
+    dry_run = DryRun(half)
+    assert dry_run.is_fast and half.sizes == [1, 500]
+    dry_run.place({})
     assert half.sizes[-1] == 500
     assert any("rematerialization" in option for option in half.asked[-1])
 
@@ -77,7 +77,7 @@ def test_a_memory_size_that_changes_the_program_is_not_used(programs):
 def test_no_further_size_is_tried_when_the_time_is_up(programs):
     same, other = programs
     session = Sizes(same, lambda size: (same if size > 1 else other, 1000 << 20))
-    assert not Placer(session, seconds=0.0).is_fast
+    assert not DryRun(session, seconds=0.0).is_fast
     assert session.sizes == [1]
 
 
@@ -92,11 +92,11 @@ def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
         return (other, 100 << 20) if what == "changes" else (same, 0)
 
     session = Sizes(same, place)
-    placer = Placer(session)
+    dry_run = DryRun(session)
     tried, compiles = session.sizes, session.num_compiles
-    assert not placer.is_fast and tried[0] == 1 and max(tried) < 100
+    assert not dry_run.is_fast and tried[0] == 1 and max(tried) < 100
     assert (len(tried) > 1) == (what == "changes") and tried == sorted(set(tried))
-    assert placer.place({}) is same
+    assert dry_run.place({}) is same
     assert (session.sizes, session.num_compiles) == (tried, compiles + 1)
 
 
@@ -104,7 +104,7 @@ def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
 def test_a_session_has_one_placer_and_is_not_kept_alive_by_it(programs):
     same, _ = programs
     session = Sizes(same, lambda size: (same, 1000 << 20))
-    assert placer_of(session) is placer_of(session) and placer_of(session).is_fast
+    assert dry_run_of(session) is dry_run_of(session) and dry_run_of(session).is_fast
     assert session.sizes == [1]
     gone = weakref.ref(session)
     del session

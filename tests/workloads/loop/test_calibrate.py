@@ -74,8 +74,8 @@ class Compiler:
     def num_facts(self):
         return sum(map(len, self.store.observed.values()))
 
-    def verify(self, session, extraction, assignment, remedies=None):
-        del session, remedies
+    def verify(self, session, extraction, assignment, repairs=None):
+        del session, repairs
         self.asked.append(assignment.masks)
         if self.failure:
             raise self.failure

@@ -19,7 +19,7 @@ from workloads.extraction.all_default import all_default_options
 from workloads.extraction.extraction import Extraction
 from workloads.extraction.probing import probe
 from workloads.loop.calibration import RandomGames
-from workloads.loop.verification import EXACT, GUIDED, PERMITTED, RELAXED, Remedies, preview, verify
+from workloads.loop.verification import EXACT, GUIDED, PERMITTED, RELAXED, Repairs, preview, verify
 from workloads.overrides.comparison import compare, decisions
 from workloads.overrides.packing import SORT_ORDER_OPTION
 from workloads.overrides.text import EXACT_OPTIONS, KEEP_PREFETCHES, keep, overrides
@@ -58,8 +58,8 @@ def ask(monkeypatch):
 
     def ask(assignment, refuses, *modes, is_fast=True, problem=PROBLEM):
         session = FakeSession(refuses)
-        placer = types.SimpleNamespace(is_fast=is_fast)
-        monkeypatch.setattr(verifying, "placer_of", lambda session: placer)
+        dry_run = types.SimpleNamespace(is_fast=is_fast)
+        monkeypatch.setattr(verifying, "dry_run_of", lambda session: dry_run)
         with pytest.raises(CompileError):
             verify(session, types.SimpleNamespace(problem=problem), assignment, modes)
         return session.passed, session.asked
@@ -115,31 +115,31 @@ def test_a_lost_prefetch_is_not_forgotten_over_a_refusal_of_another_kind(ask):
     assert len(asked) == 3 and _lines(options, "strict") == ["op.2"]
 
 
-def test_a_remedy_is_not_taken_back_for_the_next_refusal(ask):
+def test_a_repair_is_not_taken_back_for_the_next_refusal(ask):
     refuses = lambda options: next((_refused(n) for n in "xy" if n in _pinned(options)), None)  # noqa: E731
     (options,), asked = ask(inside("x", "y"), refuses, EXACT)
     ordered = [SORT_ORDER_OPTION in each for each in asked]
     assert ordered == [False, True, True, True] and asked[-1] == options
 
 
-def test_the_next_mapping_of_a_run_is_asked_for_with_the_remedies_of_the_last(monkeypatch):
+def test_the_next_mapping_of_a_run_is_asked_for_with_the_repairs_of_the_last(monkeypatch):
     def refuses(options):
         if SORT_ORDER_OPTION not in options:
             return "spatial placement conflict"
         return _refused("x") if "x" in _pinned(options) else None
 
-    remedies = Remedies()
+    repairs = Repairs()
     done = dataclasses.replace(inside("y"), source="done")
     extraction = types.SimpleNamespace(
         problem=PROBLEM, take_in=lambda compiled, source, is_ours: ("latency", done)
     )
     session = FakeSession(refuses, fails=False)
-    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
-    verify(session, extraction, inside("x", "y"), remedies=remedies)
+    monkeypatch.setattr(verifying, "dry_run_of", lambda s: types.SimpleNamespace(is_fast=True))
+    verify(session, extraction, inside("x", "y"), repairs=repairs)
     assert len(session.asked) == 3
-    verify(session, extraction, inside("w", "x", "y"), remedies=remedies)
+    verify(session, extraction, inside("w", "x", "y"), repairs=repairs)
     assert len(session.asked) == 4 and _pinned(session.asked[-1]) == ["y"]
-    # The order is that of this mapping; without the remedies it begins anew.
+    # The order is that of this mapping; without the repairs it begins anew.
     verify(session, extraction, inside("w", "x", "y"))
     assert session.asked[4:][0][OVERRIDES_OPTION] != session.asked[3][OVERRIDES_OPTION]
     assert session.asked[-1] == session.asked[3]
@@ -211,7 +211,7 @@ def test_what_is_refused_for_another_reason_than_room_is_told(monkeypatch, why, 
         problem=LAYERS, take_in=lambda compiled, source, is_ours: ("latency", done)
     )
     session = FakeSession(_refusing_one("a", why), fails=False)
-    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+    monkeypatch.setattr(verifying, "dry_run_of", lambda s: types.SimpleNamespace(is_fast=True))
     found = verify(session, extraction, wanted)
     assert found.refused == refused and found.missed == {(0, None), (1, None)}
 
@@ -227,7 +227,7 @@ def test_a_mapping_that_every_mode_refuses_is_an_error_and_no_endless_loop(ask):
     assert passed == [] and len(asked) < 20
 
 
-def test_without_the_fast_check_there_are_few_repairs(ask):
+def test_without_the_dry_run_there_are_few_repairs(ask):
     def refuses(options):  # until all three are kept, each first permitted
         left = [name for name in "xyw" if name not in _lines(options, "keep_in")]
         return _refused(left[0]) if left else None
@@ -247,10 +247,10 @@ def ask_in_a_hurry(monkeypatch):
         session = FakeSession(refuses)
         clock = types.SimpleNamespace(monotonic=lambda: float(len(session.asked)))
         monkeypatch.setattr(verifying, "time", clock)
-        monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+        monkeypatch.setattr(verifying, "dry_run_of", lambda s: types.SimpleNamespace(is_fast=True))
         with pytest.raises(CompileError):
             extraction = types.SimpleNamespace(problem=problem)
-            verify(session, extraction, assignment, modes, Remedies(patience=patience))
+            verify(session, extraction, assignment, modes, Repairs(patience=patience))
         return session.asked
 
     return ask
@@ -303,7 +303,7 @@ def test_a_killed_compiler_is_not_taken_for_a_refusal(monkeypatch):
         raise CompilerKilled("killed")
 
     session = types.SimpleNamespace(compile=compile)
-    monkeypatch.setattr(verifying, "placer_of", lambda s: types.SimpleNamespace(is_fast=True))
+    monkeypatch.setattr(verifying, "dry_run_of", lambda s: types.SimpleNamespace(is_fast=True))
     with pytest.raises(CompilerKilled):
         verify(session, types.SimpleNamespace(problem=PROBLEM), inside("x"))
     assert len(asked) == 1  # no other mode
@@ -348,15 +348,15 @@ def test_probing_that_would_run_out_of_time_asks_nothing_and_remembers_nothing(
             assert label != probing._LABEL, "half an answer"
 
     asked = []
-    placer = types.SimpleNamespace(
+    dry_run = types.SimpleNamespace(
         is_fast=bool(is_fast),
         place=lambda options: asked.append(options),
-        seconds_per_check=per_check,
+        seconds_per_dry_run=per_check,
     )
     extraction = types.SimpleNamespace(
         problem=PROBLEM, refuse=lambda values, uses: None, refresh=lambda: None
     )
-    monkeypatch.setattr(probing, "placer_of", lambda session, seconds: placer)
+    monkeypatch.setattr(probing, "dry_run_of", lambda session, seconds: dry_run)
     assert probe(Session(), extraction, seconds=seconds) == 0
     assert asked == []
 
@@ -370,16 +370,16 @@ def test_probing_ends_when_its_checks_turn_out_to_be_slow(monkeypatch, seconds, 
         asked.append(options)
         raise OverrideError(_refused(_pinned(options)[0]) if _pinned(options) else "no")
 
-    placer = types.SimpleNamespace(is_fast=True, place=place, seconds_per_check=0.2)
+    dry_run = types.SimpleNamespace(is_fast=True, place=place, seconds_per_dry_run=0.2)
     monkeypatch.setattr(probing, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
-    prober = probing._Prober(placer, types.SimpleNamespace(problem=PROBLEM), deadline=seconds)
+    prober = probing._Prober(dry_run, types.SimpleNamespace(problem=PROBLEM), deadline=seconds)
     assert prober.has_time()
     assert prober.run() is not is_cut
     assert len(asked) == prober.checks and (prober.checks == 1) is is_cut
 
 
 @requires_libtpu
-def test_a_random_mapping_is_honoured_and_the_fast_check_tells_so_before(real):
+def test_a_random_mapping_is_honoured_and_the_dry_run_tells_so_before(real):
     assignment = RandomGames(real.problem, 8, seed=5).assignment(7)
     assert len(assignment.chunks) >= 5 and not mg.check(real.problem, assignment)
     result = verify(real.session, real.extraction, assignment)
@@ -387,8 +387,8 @@ def test_a_random_mapping_is_honoured_and_the_fast_check_tells_so_before(real):
     assert result.honoured == 1.0 and result.not_honoured == ()
     predicted = mg.latency(real.extraction.problem, assignment).cycles
     assert predicted == pytest.approx(result.cycles, rel=1e-3)
-    assert real.placer.is_fast
-    assert b"estimated_cycles" not in real.placer.place(result.options).hlo
+    assert real.dry_run.is_fast
+    assert b"estimated_cycles" not in real.dry_run.place(result.options).hlo
     seen = preview(real.session, real.extraction, assignment)
     assert (seen.honoured, seen.num_repairs, seen.options) == (1.0, 0, result.options)
     found = dataclasses.replace(seen.assignment, source=result.assignment.source)
@@ -499,17 +499,17 @@ def test_thousands_of_overrides_of_odd_names_take_nothing_from_those_that_matter
     odd = ('a.b[0]+(c)|d?"\\w', "^x$", ".*", "fusion.*", "{2} #&~-", "(")
     strangers = [keep(f"{odd[i % len(odd)]}{i}") for i in range(4000)] + [keep(n) for n in odd]
     text = "\n".join([*strangers[:2000], wanted, *strangers[2000:]])
-    placed = real.placer.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
+    placed = real.dry_run.place({**EXACT_OPTIONS, OVERRIDES_OPTION: text})
     found = real.extraction.assignment_of(placed, "check")
     assert compare(real.problem, assignment, found) == (1.0, [])
 
 
 @requires_libtpu
-def test_the_fast_check_refuses_what_the_compiler_refuses(real):
+def test_the_dry_run_refuses_what_the_compiler_refuses(real):
     impossible = (
         'overrides { hlo_operand_filter { instruction_name_regex: ".*" operand_number: 1 } '
         "prefetch { logical_time: 900 strict_timing: true } }"
     )
     with pytest.raises(OverrideError, match="MSA strict"):
-        real.placer.place({**EXACT_OPTIONS, OVERRIDES_OPTION: impossible})
-    assert real.placer.place(all_default_options(real.session)).hlo  # the process lives
+        real.dry_run.place({**EXACT_OPTIONS, OVERRIDES_OPTION: impossible})
+    assert real.dry_run.place(all_default_options(real.session)).hlo  # the process lives
