@@ -20,7 +20,7 @@ import numpy as np
 import malloc_game
 from agent.learning.config import ConfigError
 from malloc_game import Problem, Program
-from malloc_game.game.decisions import list_decisions
+from malloc_game.game.decisions import wanted_by
 from malloc_game.solvers.relaxation.bounds import lower_bound
 from malloc_game.solvers.relaxation.lp_rounding import fractions
 
@@ -79,7 +79,7 @@ def relaxed_choices(problem: Problem, program: Program, seconds: float = np.inf)
 
     NaN where it was not solved in so many seconds."""
     bound = lower_bound(problem, expressible=True, time_limit=seconds)
-    found = fractions(problem, program, bound)
+    found = fractions(problem, program.max_decisions, bound)
     unknown = np.full(program.max_decisions, np.nan)
     return np.asarray(unknown if found is None else found, np.float32)
 
@@ -90,10 +90,7 @@ def make_task(
     """The task of a problem; its provenance may give `bound_cycles`. has_hints: `relaxed` too."""
     program = jax.tree.map(np.asarray, malloc_game.encode(problem))
     bound = problem.provenance.get("bound_cycles")
-    wanted = None if reference is None else np.zeros(program.max_decisions, bool)
-    if reference is not None:
-        for d, decision in enumerate(list_decisions(problem)):
-            wanted[d] = any(reference.in_alternate(t, p) for t, p in decision.positions)
+    wanted = None if reference is None else wanted_by(problem, reference, program.max_decisions)
     return Task(
         name=f"{problem.name}-{problem.target.name}",
         problem=problem,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from malloc_game.game.state import COMPILER, MOVES, PIECEMEAL, RULES, UNPLACED
+from malloc_game.problem.assignment import Assignment
 from malloc_game.problem.definition import MAX_PRICED_POSITIONS, Position, Problem
 
 
@@ -147,6 +150,28 @@ def list_decisions(problem: Problem, rules: str = COMPILER) -> list[Decision]:
     for time in range(len(problem.instructions)):
         lister.visit(time)
     return lister.decisions
+
+
+def static_gain(problem: Problem, decision: Decision) -> int:
+    """Cycles saved when this decision alone puts its positions in alternate memory."""
+    return sum(
+        problem.instructions[t].trip_count
+        * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, bits))
+        for t, bits in decision.effects.items()
+    )
+
+
+def wanted_by(
+    problem: Problem, assignment: Assignment, length: int, rules: str = COMPILER
+) -> np.ndarray:
+    """The decisions that an assignment has in alternate memory: bool[length], False for padding.
+
+    It may come from anywhere: a decision counts if any of its positions is there.
+    """
+    wanted = np.zeros(length, bool)
+    for d, decision in enumerate(list_decisions(problem, rules)):
+        wanted[d] = any(assignment.in_alternate(t, p) for t, p in decision.positions)
+    return wanted
 
 
 def list_exclusions(problem: Problem, decisions: list[Decision]) -> list[tuple[int, int, int]]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from malloc_game.errors import ProblemError
-from malloc_game.game.decisions import Decision, list_decisions, list_exclusions
+from malloc_game.game.decisions import Decision, list_decisions, list_exclusions, static_gain
 from malloc_game.game.state import COMPILER, MOVES, NEVER, TRANSFER_UNIT_BYTES, UNPLACED, Program
 from malloc_game.problem.definition import MAX_PRICED_POSITIONS, Problem
 
@@ -178,7 +178,7 @@ def _decision_columns(
     write_backs = [0 if d.is_parameter else _write_back(problem, d.value) for d in decisions]
     # A use in the middle of a value's life only gives its write-back back, when it is evicted.
     charged = [0 if d.is_use else w for d, w in zip(decisions, write_backs, strict=True)]
-    gains = [_static_gain(problem, d) - c for d, c in zip(decisions, charged, strict=True)]
+    gains = [static_gain(problem, d) - c for d, c in zip(decisions, charged, strict=True)]
     reserved = [math.ceil(i.reserved_bytes / granule) for i in problem.instructions]
     reserves = any(reserved)  # mostly not, and then there is nothing to look through
     inside = [max(reserved[d.time : d.end], default=0) if reserves else 0 for d in decisions]
@@ -250,12 +250,3 @@ def _write_back(problem: Problem, value: int) -> int:
         problem.instructions[t].positions[p].is_output for t, p in problem.positions_of_value[value]
     )
     return problem.values[value].write_back_cycles if has_output else 0
-
-
-def _static_gain(problem: Problem, decision: Decision) -> int:
-    """Cycles saved when this decision alone puts its positions in alternate memory."""
-    return sum(
-        problem.instructions[t].trip_count
-        * (problem.instruction_cycles(t, 0) - problem.instruction_cycles(t, bits))
-        for t, bits in decision.effects.items()
-    )

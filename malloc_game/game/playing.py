@@ -10,9 +10,8 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from malloc_game.game.decisions import list_decisions
+from malloc_game.game.decisions import wanted_by
 from malloc_game.game.encoding import encode
 from malloc_game.game.rules import init, step
 from malloc_game.game.state import COMPILER, COPY, DROP, NO_COPY, GameState, Program
@@ -165,7 +164,4 @@ def follow(
     used. rules: as for `encode`. Returns the final state and the actions, int32[D].
     """
     program = encode(problem, rules=rules)
-    wanted = np.zeros(program.max_decisions, bool)
-    for d, decision in enumerate(list_decisions(problem, rules)):
-        wanted[d] = any(assignment.in_alternate(t, p) for t, p in decision.positions)
-    return follow_wanted(program, wanted)
+    return follow_wanted(program, wanted_by(problem, assignment, program.max_decisions, rules))

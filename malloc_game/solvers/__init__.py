@@ -10,16 +10,11 @@ Those that play the game or plan with OR-tools are loaded when they are asked fo
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from malloc_game.problem.definition import Problem
 from malloc_game.solvers.relaxation.bounds import Bound, best_entries, lower_bound
-from malloc_game.solvers.result import Progress, Result, SolverError, is_optimal
-
-# (problem, seconds, seed; by keyword: max_iterations, progress, goal) -> result. With
-# `max_iterations` the same seed gives the same mapping on any machine. goal: see `result.Search`.
-Solver = Callable[..., Result]
+from malloc_game.solvers.result import Progress, Result, Solver, SolverError, is_optimal
 
 # By name: the module and the function in it.
 SOLVERS: dict[str, tuple[str, str]] = {

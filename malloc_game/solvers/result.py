@@ -1,4 +1,4 @@
-"""What every solver returns, and how it keeps the best mapping so far and the time."""
+"""What every solver is: how it is called, keeps the best mapping and the time, and returns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from malloc_game.problem.checker import check
 from malloc_game.problem.definition import Problem
 from malloc_game.problem.latencies import latency
 
+# (problem, seconds, seed; by keyword: max_iterations, progress, goal, and the solver's own) ->
+# result. With `max_iterations` the same seed gives the same mapping on any machine; see `Search`.
+Solver = Callable[..., "Result"]
 # (seconds since the start, latency in cycles): called whenever a solver has found a better mapping.
 Progress = Callable[[float, float], None]
 
@@ -117,3 +120,28 @@ class Search:
         assert self.best is not None, "no mapping was offered"
         stats = {"iterations": self.iterations, "improvements": self.improvements, **stats}
         return Result(self.best, self.best_cycles, self.elapsed, bound, stats)
+
+
+def solver(run: Callable[..., Mapping[str, Any]]) -> Solver:
+    """A decorator: the solver of a function that offers mappings to a `Search`.
+
+    run: (search, seed, the solver's own options by keyword) -> what `Search.result` is to tell,
+    besides the best mapping.
+    """
+
+    def solve(
+        problem: Problem,
+        seconds: float,
+        seed: int = 0,
+        *,
+        max_iterations: int | None = None,
+        progress: Progress | None = None,
+        goal: float | None = None,
+        **options: Any,
+    ) -> Result:
+        search = Search(problem, seconds, max_iterations, progress, goal)
+        return search.result(**run(search, seed, **options))
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(solve, name, getattr(run, name))
+    return solve

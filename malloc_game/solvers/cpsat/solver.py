@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ortools.sat.python import cp_model
 
 from malloc_game.problem.assignment import Assignment
-from malloc_game.problem.definition import Problem
 from malloc_game.solvers.cpsat.mapping import read, stated
 from malloc_game.solvers.cpsat.model import Placement
 from malloc_game.solvers.cpsat.neighbourhood import Neighbourhoods
 from malloc_game.solvers.decode import greedy_assignment
 from malloc_game.solvers.relaxation.bounds import lower_bound
-from malloc_game.solvers.result import Progress, Result, Search
+from malloc_game.solvers.result import Search, solver
 
 
+@solver
 def cpsat(
-    problem: Problem,
-    seconds: float,
-    seed: int = 0,
-    *,
-    max_iterations: int | None = None,
-    progress: Progress | None = None,
-    goal: float | None = None,
-    window: int | None = None,
-    start: Assignment | None = None,
-) -> Result:
-    """Solve `problem` with one worker: as a whole if it is small, then stretch by stretch.
+    search: Search, seed: int, *, window: int | None = None, start: Assignment | None = None
+) -> dict[str, Any]:
+    """Solve the problem with one worker: as a whole if it is small, then window by window (LNS).
 
-    max_iterations: units of CP-SAT's deterministic time for the whole, then so many stretches; in
-    place of seconds.
+    max_iterations: units of CP-SAT's deterministic time for the whole, then so many windows of the
+    schedule; in place of seconds.
     window: most starts that a copy can choose from; by default all, if that is not too many.
     start: a mapping of the game to begin with; by default greedy's.
     stats: "status" (OPTIMAL: of all that the game's rules allow), "is_exact" (the whole could be
     tried), "stretches".
     """
-    search = Search(problem, seconds, max_iterations, progress, goal)
+    problem = search.problem
     hint = greedy_assignment(problem) if start is None else start
     search.offer(hint)
     relaxed = lower_bound(problem, expressible=True, time_limit=max(1.0, search.remaining / 4))
@@ -54,7 +48,7 @@ def cpsat(
             if better is not None:
                 search.offer(better)
         stretches = search.iterations
-    return search.result(
+    return dict(
         bound=max([relaxed.cycles, *([] if own_bound is None else [own_bound])]),
         status=status,
         is_exact=is_exact,

@@ -8,32 +8,45 @@ groups, each with a price of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
-from malloc_game.game.state import DROP, Program
+from malloc_game.game.decisions import list_decisions, static_gain
+from malloc_game.game.playing import prefer_alternate
+from malloc_game.game.state import DROP, UNPLACED, Program
 from malloc_game.jitted import jit
 from malloc_game.problem.definition import Problem
-from malloc_game.solvers.decode import (
-    Asked,
-    asked,
-    greedy_actions,
-    num_slots,
-    prefer_alternate,
-    to_assignment,
-)
-from malloc_game.solvers.result import Progress, Result, Search
+from malloc_game.solvers.decode import begin_with_greedy, to_assignment
+from malloc_game.solvers.result import Search, solver
 
 _GROUPS = 8
 _WIDTHS = (4, 16, 32)  # of a group, in the order in which they are tried
 
 
-def prices(about: Asked, num_groups: int) -> np.ndarray:
+def gains_and_memory(problem: Problem, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each decision alone in alternate memory, float64[length]; zeros where there is none.
+
+    Cycles that it saves, and bytes x logical times that it takes.
+    """
+    gain, memory_time = np.zeros((2, length))
+    decisions = list_decisions(problem)
+    for d, decision in enumerate(decisions):
+        value = problem.values[decision.value]
+        gain[d] = static_gain(problem, decision) - value.write_back_cycles
+        is_first = decision.previous == UNPLACED
+        start = decision.time if is_first else decisions[decision.previous].time + 1
+        memory_time[d] = value.size_bytes * max(1, decision.end - start)
+    return gain, memory_time
+
+
+def prices(gain: np.ndarray, memory_time: np.ndarray, num_groups: int) -> np.ndarray:
     """Cycles for each byte and logical time: nothing, then quantiles of the gains: float64[G]."""
-    density = about.gain / np.maximum(about.memory_time, 1.0)
+    density = gain / np.maximum(memory_time, 1.0)
     paying = density[density > 0]
     if not len(paying):
         return np.zeros(num_groups)
@@ -49,13 +62,12 @@ def search_beams(
     Returns latencies, int32[G, W], and of every decision the parents, int32[D, G, W], and actions,
     int32[D, G, W].
     """
-    slots = num_slots(program)
+    slots = program.max_decisions
 
     def one_group(carry, row_price):
         states, paid, is_alive = carry
         decision = jnp.minimum(states.position[0], slots - 1)
-        legal = jax.vmap(mg.legal_actions, in_axes=(None, 0))(program, states)
-        alternate = jax.vmap(prefer_alternate, in_axes=(0, None))(legal, True)
+        alternate = jax.vmap(prefer_alternate, in_axes=(0, None))(states, True)
         drop = jnp.full(width, DROP, jnp.int32)
         after = jax.vmap(mg.step, in_axes=(None, 0, 0))
         children = jax.tree.map(
@@ -96,30 +108,23 @@ def trace_back(parents: np.ndarray, actions: np.ndarray, group: int, slot: int) 
     return found
 
 
-def beam(
-    problem: Problem,
-    seconds: float,
-    seed: int = 0,
-    *,
-    max_iterations: int | None = None,
-    progress: Progress | None = None,
-    goal: float | None = None,
-) -> Result:
+@solver
+def beam(search: Search, seed: int) -> dict[str, Any]:
     """Beams of growing width while there is time to compile; then with prices disturbed at random.
 
     Begins with greedy. stats: "width", the largest beam in states.
     """
-    search = Search(problem, seconds, max_iterations, progress, goal)
-    program = mg.encode(problem)
-    search.offer(to_assignment(problem, program, greedy_actions(program), "greedy"))
-    about = asked(problem, program)
-    level = prices(about, _GROUPS)[:, None] * about.memory_time
+    program, _ = begin_with_greedy(search)
+    gain, memory_time = gains_and_memory(search.problem, program.max_decisions)
+    level = prices(gain, memory_time, _GROUPS)[:, None] * memory_time
     rng = np.random.default_rng(seed)
     widths, width, slowest = list(_WIDTHS), 0, 0.0
     while search.next_round():
         began = search.elapsed
         # A new width is compiled anew, and slower by what it is wider.
-        is_new = bool(widths) and (max_iterations is not None or 5 * slowest < search.remaining)
+        is_new = bool(widths) and (
+            search.max_iterations is not None or 5 * slowest < search.remaining
+        )
         width = widths.pop(0) if is_new else width
         price = level if is_new else level * np.exp(rng.normal(0.0, 0.5, level.shape))
         found = search_beams(program, np.asarray(price, np.float32), width)
@@ -127,6 +132,6 @@ def beam(
         group, slot = np.unravel_index(np.argmin(cycles), cycles.shape)
         if cycles[group, slot] < search.best_cycles:
             best = trace_back(parents, actions, int(group), int(slot))
-            search.offer(to_assignment(problem, program, best, "beam"))
+            search.offer(to_assignment(search.problem, program, best, "beam"))
         slowest = max(slowest, search.elapsed - began)
-    return search.result(width=width * _GROUPS)
+    return dict(width=width * _GROUPS)

@@ -6,18 +6,20 @@ chains run side by side, each at a temperature of its own that falls with the ti
 
 from __future__ import annotations
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import malloc_game as mg
+from malloc_game.game.playing import follow_wanted
 from malloc_game.game.state import DROP, Program
 from malloc_game.jitted import jit
-from malloc_game.problem.definition import Problem
 from malloc_game.problem.latencies import latency
-from malloc_game.solvers.decode import greedy_actions, play_wanted, to_assignment
-from malloc_game.solvers.result import Progress, Result, Search
+from malloc_game.solvers.decode import begin_with_greedy, offer_best
+from malloc_game.solvers.result import Search, solver
 
 _CHAINS = 32
 _MOVES = 4  # of every chain in one call
@@ -38,7 +40,7 @@ class Chains:
 def _propose(
     program: Program, wanted: chex.Array, key: chex.PRNGKey, weights: chex.Array | None
 ) -> chex.Array:
-    """A neighbour: a few decisions flipped, all within a stretch of the schedule: bool[D].
+    """A neighbour: a few decisions flipped, all within a window of the schedule: bool[D].
 
     weights: float32[D], how likely each is flipped, alike if None.
     """
@@ -56,6 +58,13 @@ def _propose(
     share = weights / jnp.maximum(jnp.sum(weights * is_near), 1e-9)
     flips = is_near & (jax.random.uniform(pick_key, wanted.shape) < number * share)
     return wanted ^ flips.at[centre].set(True)
+
+
+@jit(static_argnames="number")
+def neighbours(program: Program, wanted: chex.Array, key: chex.PRNGKey, number: int) -> chex.Array:
+    """So many neighbours of one set of wanted decisions, bool[D]: bool[number, D]."""
+    keys = jax.random.split(key, number)
+    return jax.vmap(_propose, in_axes=(None, None, 0, None))(program, wanted, keys, None)
 
 
 @jit(static_argnames="moves")
@@ -77,7 +86,7 @@ def anneal(
         keys = jax.random.split(propose_key, chains.cycles.shape[0])
         propose = jax.vmap(_propose, in_axes=(None, 0, 0, None))
         wanted = propose(program, chains.wanted, keys, weights)
-        states, actions = jax.vmap(play_wanted, in_axes=(None, 0))(program, wanted)
+        states, actions = jax.vmap(follow_wanted, in_axes=(None, 0))(program, wanted)
         cycles = states.latency
         worse = (cycles - chains.cycles).astype(jnp.float32)
         dice = jax.random.uniform(accept_key, cycles.shape, minval=1e-9)
@@ -105,22 +114,12 @@ def start_chains(actions: np.ndarray, cycles: int, num_chains: int = _CHAINS) ->
     )
 
 
-def annealing(
-    problem: Problem,
-    seconds: float,
-    seed: int = 0,
-    *,
-    max_iterations: int | None = None,
-    progress: Progress | None = None,
-    goal: float | None = None,
-) -> Result:
+@solver
+def annealing(search: Search, seed: int) -> dict[str, Any]:
     """Anneal from greedy's game until the time is up. stats: "plays" of the game."""
-    search = Search(problem, seconds, max_iterations, progress, goal)
-    program = mg.encode(problem)
-    greedy = greedy_actions(program)
-    search.offer(to_assignment(problem, program, greedy, "greedy"))
+    program, greedy = begin_with_greedy(search)
     chains = start_chains(greedy, int(search.best_cycles))
-    default = latency(problem, mg.all_default(problem)).cycles
+    default = latency(search.problem, mg.all_default(search.problem)).cycles
     spread = 4.0 ** np.linspace(-1.0, 1.0, _CHAINS)
     key = jax.random.key(seed)
     while search.next_round():
@@ -128,10 +127,10 @@ def annealing(
         level = _HOT * (_COLD / _HOT) ** search.fraction * default
         temperature = jnp.asarray(level * spread, jnp.float32)
         chains = anneal(program, chains, temperature, round_key, _MOVES)
-        if int(chains.best_cycles) < search.best_cycles:
-            search.offer(to_assignment(problem, program, chains.best_actions, "annealing"))
+        found = chains.best_cycles[None], chains.best_actions[None]
+        offer_best(search, program, *found, "annealing")
         chains = share_best(chains)
-    return search.result(plays=search.iterations * _CHAINS * _MOVES)
+    return dict(plays=search.iterations * _CHAINS * _MOVES)
 
 
 @jit()

@@ -25,7 +25,7 @@ import itertools
 
 import numpy as np
 
-from malloc_game.problem import dataflow
+from malloc_game.problem.dataflow import copied_at
 from malloc_game.problem.definition import MAX_PRICED_POSITIONS, Problem
 from malloc_game.solvers.relaxation.linear import LinearProgram
 
@@ -57,17 +57,6 @@ def relax(problem: Problem, *, expressible: bool, time_limit: float = np.inf) ->
     return Relaxed(cycles, {place: float(x[i]) for place, i in builder.x.items()})
 
 
-def copied_at(problem: Problem, value: int) -> int:
-    """The plain copy that defines a value and that a prefetch may replace, -1 for none.
-
-    As `dataflow` sees it: `Value.copied_at` names only those that the game plays. A plain slice
-    that an asynchronous one may replace counts, too: that brings the value as a prefetch does.
-    """
-    if problem.values[value].sliced_at >= 0:
-        return problem.values[value].sliced_at
-    return dataflow.copied_at(problem, value)
-
-
 class _Builder:
     """Builds the linear program of one problem. Bandwidth is counted in cycles, memory in shares
     of the capacity, so that all numbers are of similar size."""
@@ -82,15 +71,15 @@ class _Builder:
         # may fill gaps.
         unit = target.alignment_bytes if expressible else 1
         self.capacity = -(-target.alternate_memory_bytes // unit)
-        numbers = range(len(problem.values))
-        self.copied_at = [copied_at(problem, v) for v in numbers]
+        # The plain copy that defines each value and that a prefetch may replace, -1 for none. A
+        # plain slice that an asynchronous one may replace counts, too: that brings the value as a
+        # prefetch does. The game leaves slices as they are.
+        self.copied_at = [
+            copied_at(problem, v) if value.sliced_at < 0 else -1 if expressible else value.sliced_at
+            for v, value in enumerate(problem.values)
+        ]
         self.size = [-(-v.size_bytes // unit) for v in problem.values]
-        if expressible:  # the game leaves slices as they are, and room for all of a value
-            self.copied_at = [
-                -1 if v.sliced_at >= 0 else t
-                for v, t in zip(problem.values, self.copied_at, strict=True)
-            ]
-        else:
+        if not expressible:  # the game leaves room for all of a value
             self.size = [-(-(v.split_bytes or v.size_bytes) // unit) for v in problem.values]
         self.x: dict[_Place, int] = {}  # variable of each position that may be in alternate memory
         self.idle: list[list[tuple[int, float]]] = []  # by time: idle cycles, as terms

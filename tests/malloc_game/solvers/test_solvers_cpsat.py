@@ -11,7 +11,7 @@ from malloc_game.solvers.cpsat.costs import Costs
 from malloc_game.solvers.cpsat.mapping import hint_of, read
 from malloc_game.solvers.cpsat.model import Placement
 from malloc_game.solvers.cpsat.solver import cpsat
-from malloc_game.solvers.decode import num_slots, to_assignment
+from malloc_game.solvers.decode import to_assignment
 from tests.helpers.exhaustive import optimum
 from tests.helpers.tiny import tiny_problem, tiny_problems
 from tests.helpers.toy import RANDOM_PADDING, pad, toy
@@ -103,7 +103,7 @@ def test_the_optimum_is_that_of_trying_everything(num_instructions, memory_share
 def _random_mapping(problem):
     """A game of random actions, of which the illegal ones count as DROP."""
     program = pad(mg.encode(problem), RANDOM_PADDING)  # one shape, so one trace
-    actions = np.random.default_rng(0).choice([mg.COPY, mg.NO_COPY], num_slots(program))
+    actions = np.random.default_rng(0).choice([mg.COPY, mg.NO_COPY], program.max_decisions)
     return to_assignment(problem, program, actions, "random")
 
 
