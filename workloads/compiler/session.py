@@ -161,12 +161,6 @@ class CompilerSession:
         return self._cache is not None
 
     @property
-    def child_pid(self) -> int | None:
-        """Process id of the compiler, None while there is none."""
-        child = self._child
-        return child.pid if child is not None and child.is_alive() else None
-
-    @property
     def num_compiles(self) -> int:
         """Different sets of options that a compile to the end was asked for: whether it came to one
         or was refused, and whether the compiler had to work or the cache had the answer."""

@@ -26,7 +26,6 @@ class CompiledLatency:
 
     cycles: float
     wait_cycles: float  # part of `cycles` spent waiting for copies
-    stand_in_cycles: float  # part of `cycles` without an estimate of the compiler's
 
 
 def traffic(instruction: Instruction) -> tuple[int, int]:
@@ -80,7 +79,6 @@ def compiled_latency(
     cycles_of: cycles of one execution of an instruction, None where there is no estimate.
     """
     timeline = Timeline(target.default_bytes_per_cycle)
-    stand_in = 0.0
     for instruction, trips in module.flattened():
         if instruction.is_async_start:
             size, is_read = copy_size(instruction, target)
@@ -92,6 +90,5 @@ def compiled_latency(
             cycles: float | None = cycles_of(instruction)
             if cycles is None:
                 cycles = in_default / target.default_bytes_per_cycle
-                stand_in += cycles * trips
             timeline.run(cycles, in_default, trips)
-    return CompiledLatency(timeline.elapsed, timeline.waited, stand_in)
+    return CompiledLatency(timeline.elapsed, timeline.waited)

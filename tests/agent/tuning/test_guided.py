@@ -69,7 +69,7 @@ def make(monkeypatch):
 
         def compile_(self, options):
             placed = compiler.place(options)
-            return CompiledLatency(mg.latency(PROBLEM, placed).cycles + compiled, 0.0, 0.0), placed
+            return CompiledLatency(mg.latency(PROBLEM, placed).cycles + compiled, 0.0), placed
 
         monkeypatch.setattr(GuidedSearch, "_compile", compile_)
         default = compiler.place({})

@@ -47,7 +47,7 @@ class Extraction:
 
     def take_in(self, compiled, source, *, is_ours):
         assert is_ours
-        return CompiledLatency(compiled.cycles, 0.0, 0.0), mg.all_default(self.problem)
+        return CompiledLatency(compiled.cycles, 0.0), mg.all_default(self.problem)
 
     def assignment_of(self, placed, source):
         return dataclasses.replace(placed, source=source)
@@ -257,15 +257,15 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
     found = types.SimpleNamespace(
         extraction=Extraction(problem),
         xla_default=default,
-        xla_default_latency=CompiledLatency(100.0, 0.0, 0.0),
+        xla_default_latency=CompiledLatency(100.0, 0.0),
         all_default=types.SimpleNamespace(options={}),
-        all_default_latency=CompiledLatency(150.0, 0.0, 0.0),
+        all_default_latency=CompiledLatency(150.0, 0.0),
         seconds_per_compile=1.0,
     )
 
     def extract_session(*given, on_compiled, **options):
         for cycles in (96.0, 150.0, 90.0):
-            on_compiled(CompiledLatency(cycles, 0.0, 0.0))
+            on_compiled(CompiledLatency(cycles, 0.0))
         return found
 
     monkeypatch.setattr(compiler_loop, "extract_session", extract_session)
@@ -311,7 +311,7 @@ def test_what_every_compile_of_an_extraction_came_to_is_told_at_once(monkeypatch
         "compiled_on_the_way": lambda session: way,
         "Extraction": Found,
         "Module": lambda hlo: hlo,
-        "compiled_latency": lambda module, target: CompiledLatency(cycles[module], 0.0, 0.0),
+        "compiled_latency": lambda module, target: CompiledLatency(cycles[module], 0.0),
         "probe": lambda *given: 7,
     }.items():
         monkeypatch.setattr(pipeline, name, fake)

@@ -481,7 +481,7 @@ def compiler(monkeypatch):
     """Compiles mappings of the toy: 2 cycles more than predicted, XLA's default 40 cycles."""
 
     def latency_of(cycles):
-        return CompiledLatency(cycles, 0.0, 0.0)
+        return CompiledLatency(cycles, 0.0)
 
     class Session:
         opened = 0
