@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -27,6 +28,37 @@ PACKAGES = ("malloc_game", "agent", "workloads")
 
 def test_version_in_metadata_is_that_of_the_package():
     assert importlib.metadata.version("mallocgame") == malloc_game.__version__
+
+
+# --- setting up ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_setting_up_twice_does_nothing_the_second_time(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (1_000_000, 1_000_000))
+    stamp = tmp_path / ".venv" / ".stamp"
+    stamp.parent.mkdir()
+    stamp.write_text(f"{tmp_path.resolve()}\n")  # as the first time leaves it
+    # `make test` hands its own flags down.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+
+    def make(*arguments: str) -> str:
+        done = subprocess.run(
+            ["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert make("setup") == ""
+    assert "pip install" not in make("--dry-run", "setup")
+    os.utime(tmp_path / "requirements.lock")
+    os.utime(stamp, (1_000_001, 1_000_001))
+    assert "pip install" in make("--dry-run", "setup")
+    os.utime(stamp)
+    stamp.write_text("/of/another/folder\n")
+    assert "-m venv --clear" in make("--dry-run", "setup")
 
 
 # --- the lock ---------------------------------------------------------------------------------
