@@ -258,13 +258,13 @@ def layer(x):
 
 @pytest.fixture(scope="module")
 def compiles():
-    """By size of `layer`: the all-default compile and XLA's own, on v5e."""
+    """By size of `layer`: the all-default compile, and XLA's own of the larger one; on v5e."""
     made = {}
-    for size in (1024, 512):
+    for size in (512, 256):
         shape = jax.ShapeDtypeStruct((size, size), jnp.bfloat16)
         with CompilerSession((layer, (shape,)), "v5e") as session:
             kept = session.compile(EXACT_OPTIONS, overrides=KEEP_EVERYTHING)
-            made[size] = kept, session.compile({})
+            made[size] = kept, session.compile({}) if size == 512 else None
     return made
 
 
@@ -273,7 +273,7 @@ def test_extractions_of_all_programs_share_what_compiles_have_shown(
     compiles, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MALLOCGAME_CACHE", str(tmp_path))
-    kept, default = compiles[1024]
+    kept, default = compiles[512]
     cold = Extraction(kept, "layer", CostStore())
     first = Extraction(kept, "layer")
     assert first.num_facts == cold.num_facts
@@ -292,8 +292,8 @@ def test_extractions_of_all_programs_share_what_compiles_have_shown(
 
 @pytest.mark.requires_libtpu
 def test_another_instruction_of_the_same_name_teaches_nothing(compiles):
-    extraction = Extraction(compiles[1024][0], "layer", CostStore())
-    other = placed_module(compiles[512][0])
+    extraction = Extraction(compiles[512][0], "layer", CostStore())
+    other = placed_module(compiles[256][0])
     mine = {i.name for i, _ in extraction.module.flattened() if i.estimated_cycles}
     assert mine & {i.name for i, _ in other.flattened() if i.estimated_cycles}
     before = {key: dict(masks) for key, masks in extraction.store.observed.items()}

@@ -9,6 +9,8 @@ import pytest
 
 import malloc_game as mg
 from workloads import WorkloadError, import_hlo, import_jax, import_stablehlo
+from workloads.compiler import parsing
+from workloads.compiler.process import ChildProcess
 from workloads.compiler.session import CompilerSession
 from workloads.costs.store import CostStore
 from workloads.extraction.all_default import all_default_options
@@ -19,6 +21,24 @@ from workloads.importers.pipeline import describe, import_file
 MIB = 1 << 20
 TARGET = "v4"
 BYTES_PER_CYCLE = mg.TARGETS[TARGET].default_bytes_per_cycle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_parser():
+    """A process for all texts, not for each; there is a new one when XLA's parser has crashed."""
+    made = []
+
+    def parser(environment):
+        if not made or not made[-1].is_alive():
+            made.append(ChildProcess(environment))
+            made[-1].kill = lambda: None
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parsing, "ChildProcess", parser)
+        yield
+    for child in made:
+        ChildProcess.kill(child)
 
 
 def hlo(body: str, header: str = "HloModule m", others: str = "") -> str:
@@ -84,8 +104,6 @@ def test_an_imported_problem_can_be_saved_and_played(chain, tmp_path):
 
 
 def test_text_and_proto_give_the_same_problem(chain):
-    from workloads.compiler import parsing
-
     proto = parsing.to_module_proto(CHAIN, parsing.HLO_TEXT)
     assert parsing.kind_of(proto) == parsing.HLO_PROTO
     again = import_hlo(proto, TARGET)
@@ -359,16 +377,12 @@ def test_bad_input_is_one_clear_line(what):
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.9])
 def test_a_proto_that_is_cut_short_is_refused(cut):
-    from workloads.compiler import parsing
-
     proto = parsing.to_module_proto(CHAIN, parsing.HLO_TEXT)
     with pytest.raises(WorkloadError):
         import_hlo(proto[: int(len(proto) * cut)], TARGET)
 
 
 def test_a_proto_with_wrong_bytes_is_a_problem_or_refused_with_one_line():
-    from workloads.compiler import parsing
-
     proto = parsing.to_module_proto(hlo(LOOPED % "", others=LOOP % "LT"), parsing.HLO_TEXT)
     rng = np.random.default_rng(0)
     refused = 0
