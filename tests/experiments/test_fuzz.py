@@ -40,7 +40,6 @@ def test_a_broken_file_is_refused_in_one_line_or_can_be_used(name, data):
     _try(name, data)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 @settings(deadline=None, max_examples=max(1, EXAMPLES // 4), derandomize=True, database=None,
           suppress_health_check=list(HealthCheck))  # fmt: skip

@@ -52,7 +52,6 @@ def test_the_lock_is_read_for_this_platform():
     assert "appnope" not in found or __import__("sys").platform == "darwin"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_wheel_is_the_same_bytes_wherever_it_is_built(tmp_path):
     if not (supply_chain.ROOT / ".git").exists():

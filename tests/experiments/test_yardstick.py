@@ -127,8 +127,9 @@ def test_what_the_script_compiles_in_time_is_judged(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.requires_libtpu
-def test_the_script_compiles_the_program_that_all_compile(tmp_path):
-    """With its donations; and its module is in dumps, for the executable cannot give this one."""
+@pytest.mark.parametrize("program", ["adam_step", pytest.param("decode", marks=pytest.mark.slow)])
+def test_the_script_compiles_the_program_that_all_compile(program, tmp_path):
+    """With its donations; and the module is in dumps, for no executable can give that of decode."""
     script = tmp_path / "loop.py"
     script.write_text(ONE_COMPILE)
     command = [
@@ -137,12 +138,12 @@ def test_the_script_compiles_the_program_that_all_compile(tmp_path):
         "tests.experiments.yardstick.child",
         script,
         "loop",
-        "decode",
+        program,
         "tpu7x",
     ]
     command += ["100", "0", str(time.monotonic())]
     done = subprocess.run(command, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
-    with CompilerSession("decode", "tpu7x") as session:
+    with CompilerSession(program, "tpu7x") as session:
         cycles = compiled_latency(Module(session.compile().hlo), TARGETS["tpu7x"]).cycles
     assert found["xla_default"] == cycles and len(found["history"]) == 1, done.stderr
