@@ -277,9 +277,9 @@ def _lead(rows: list[Row], baselines: Mapping) -> list[str]:
     led, anywhere = both.get("led by the policy", {}), both.get("anywhere", {})
     common = [pair for pair in led if pair in anywhere]
     return [
-        "## Where stretches are solved anew",
+        "## Where LNS windows are solved anew",
         "",
-        f"From the best simple play on, {found[0]['curve'][-1][0]} stretches of CP-SAT, half of"
+        f"From the best simple play on, {found[0]['curve'][-1][0]} LNS windows of CP-SAT, half of"
         " them"
         " where the policy disagrees with the mapping, or all of them anywhere;"
         f" {len(names)} contended pairs of test families, seeds {_seeds(found)}."
@@ -298,7 +298,7 @@ def markdown(rows: list[Row], baselines: pathlib.Path) -> str:
         "",
         "Made by `make evidence`, which goes on from `evidence/evidence.jsonl`. Counted in"
         " iterations"
-        " and stretches, so that a busy machine gives the same numbers. All latencies are"
+        " and LNS windows, so that a busy machine gives the same numbers. All latencies are"
         " predicted;"
         f" jax {', '.join(versions)}, CPU.",
         "",
