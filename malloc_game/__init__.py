@@ -57,7 +57,8 @@ from malloc_game.problem.minimalloc import (
 )
 from malloc_game.problem.target import TARGETS, Target
 from malloc_game.problem.timeline import Timeline
-from malloc_game.render.drawing import render_image, render_text, save_image
+from malloc_game.render.image import render_image, save_image
+from malloc_game.render.text import render_text
 from malloc_game.solvers.packing import first_fit
 
 __version__ = "0.1.0"

@@ -131,7 +131,7 @@ def render(
     from agent.report import results
     from malloc_game import load_assignment, load_problem, render_text, save_image
     from malloc_game.errors import printable
-    from malloc_game.render.drawing import image_format
+    from malloc_game.render.image import image_format
 
     if out is not None:
         image_format(out)

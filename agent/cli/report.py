@@ -25,7 +25,7 @@ def command(directory: pathlib.Path, out: pathlib.Path | None, png: pathlib.Path
     from agent.report.page import save_page
     from agent.report.results import OPTION_FILES, check_directory
     from agent.report.run_files import PAGE, load_run
-    from malloc_game.render.drawing import image_format
+    from malloc_game.render.image import image_format
 
     if png is not None:
         image_format(png)

@@ -15,7 +15,7 @@ from agent.report.run_files import Run
 from agent.tuning.outcome import LABELS
 from malloc_game.problem.assignment import PREFETCH
 from malloc_game.problem.latencies import Profile, profile
-from malloc_game.render.drawing import copy_lanes, kind_of
+from malloc_game.render.layout import copy_lanes, kind_of
 
 KINDS = ("parameter", "computed value", "live-out")
 

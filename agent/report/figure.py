@@ -18,7 +18,8 @@ from agent.report.run_files import Run
 from malloc_game.errors import MallocGameError
 from malloc_game.problem.files import write_bytes
 from malloc_game.problem.target import MIB
-from malloc_game.render.drawing import image_format, kind_of
+from malloc_game.render.image import image_format
+from malloc_game.render.layout import kind_of
 
 _SIZE, _DPI = (11.0, 5.2), 130  # inches
 # Okabe and Ito's colours, which all colour vision tells apart; shades part neighbours.

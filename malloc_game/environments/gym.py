@@ -24,7 +24,8 @@ from malloc_game.game.state import NUM_ACTIONS
 from malloc_game.problem.definition import Problem
 from malloc_game.problem.files import load_problem
 from malloc_game.problem.generators import random_problem
-from malloc_game.render.drawing import render_image, render_text
+from malloc_game.render.image import render_image
+from malloc_game.render.text import render_text
 
 try:
     import gymnasium

@@ -1,5 +1,9 @@
-"""Pictures of a mapping: alternate memory over logical time, as text or as an image."""
+"""Pictures of a mapping: alternate memory over logical time.
 
-from malloc_game.render.drawing import render_image, render_text, save_image
+`text` draws it in characters, `image` with matplotlib; `layout` is what both share.
+"""
+
+from malloc_game.render.image import render_image, save_image
+from malloc_game.render.text import render_text
 
 __all__ = ["render_image", "render_text", "save_image"]

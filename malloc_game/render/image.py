@@ -1,175 +1,26 @@
-"""Pictures of a mapping: alternate memory over logical time, as text or as an image.
+"""A mapping as an image: alternate memory over logical time, copies, and cycles.
 
-Images need matplotlib (`pip install 'mallocgame[plot]'`), which is imported when one is drawn.
+Needs matplotlib (`pip install 'mallocgame[plot]'`), which is imported when one is drawn.
 """
 
 from __future__ import annotations
 
-import heapq
 import io
 import os
 import pathlib
-import string
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from malloc_game.errors import MallocGameError, printable
-from malloc_game.problem.assignment import EVICTION, PREFETCH, Assignment, Chunk, Copy, all_default
+from malloc_game.problem.assignment import EVICTION, PREFETCH, Assignment, Chunk
 from malloc_game.problem.definition import Problem
 from malloc_game.problem.files import write_bytes
-from malloc_game.problem.latencies import latency
 from malloc_game.problem.target import MIB
+from malloc_game.render.layout import copy_lanes, kind_of, title
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
-_LETTERS = string.ascii_uppercase + string.ascii_lowercase
-_EMPTY, _SPARSE, _OTHER = ".", ":", "#"
-_MARGIN = 10  # characters left of the text picture
 _DPI = 100
-
-
-def _size_text(size: float) -> str:
-    for unit, name in ((MIB, "MiB"), (1024, "KiB")):
-        if size >= unit:
-            return (
-                f"{size / unit:.3g} {name}" if size < 1000 * unit else f"{size / unit:,.0f} {name}"
-            )
-    return f"{size:.0f} B"
-
-
-def _title(problem: Problem, assignment: Assignment) -> tuple[str, str]:
-    """Two lines: what is drawn, and how fast it is predicted to be."""
-    held = len({chunk.value for chunk in assignment.chunks})
-    name = f" ({assignment.source})" if assignment.source else ""
-    cycles = latency(problem, assignment).cycles
-    default = latency(problem, all_default(problem)).cycles
-    share = f", {cycles / default:.4f} of all default" if default else ""
-    return (
-        f"{problem.name} on {problem.target.name}{name}: {held} of {len(problem.values)} values in"
-        f" {_size_text(problem.target.alternate_memory_bytes)} of alternate memory",
-        f"predicted {cycles:,.0f} cycles{share}",
-    )
-
-
-def _by_area(chunks: Iterable[Chunk]) -> list[int]:
-    """Values by what they hold of the picture, bytes x instructions, the largest first."""
-    area: dict[int, int] = {}
-    for chunk in chunks:
-        area[chunk.value] = area.get(chunk.value, 0) + chunk.size * (chunk.end - chunk.start)
-    return sorted(area, key=lambda value: (-area[value], value))
-
-
-# --- text -------------------------------------------------------------------------------------
-
-
-def render_text(
-    problem: Problem, assignment: Assignment, *, width: int = 100, height: int = 16, legend: int = 8
-) -> str:
-    """Alternate memory over logical time as characters, no line longer than `width`.
-
-    A row is a range of offsets, the lowest at the bottom; a column is one instruction, or several
-    where there are more than fit. A letter is the value that holds most of its cell; `#` stands for
-    values that have no letter left, `:` for a cell that is less than half held, `.` for an empty
-    one. Below it, how many copies are under way at most (`+`: ten or more).
-
-    width: characters, at least 40. height: rows of memory. legend: how many values are named.
-    """
-    if width < 40 or height < 1:
-        raise MallocGameError(f"a picture of {width} x {height} is too small; need 40 x 1")
-    times = len(problem.instructions)
-    columns = min(times, width - _MARGIN)
-    held, owner = _cells(problem, assignment.chunks, height, columns)
-    values = _by_area(assignment.chunks)
-    letter = dict(zip(values, _LETTERS, strict=False))
-    lines = list(_title(problem, assignment))
-    for row in reversed(range(height)):
-        cells = [
-            _cell(share, letter.get(value, _OTHER))
-            for share, value in zip(held[row], owner[row], strict=True)
-        ]
-        # Every fourth row is labelled, with the offset at which it begins.
-        offset = problem.target.alternate_memory_bytes * row / height
-        label = _size_text(offset) if row % 4 == 0 else ""
-        lines.append(f"{label:>{_MARGIN - 1}}|" + "".join(cells))
-    for direction in (PREFETCH, EVICTION):
-        copies = [c for c in assignment.copies if c.direction == direction]
-        if copies:
-            counts = _counts(copies, times, columns)
-            lines.append(f"{direction:>{_MARGIN - 1}}|" + counts)
-    lines.append(" " * (_MARGIN - 1) + "+" + _axis(times, columns))
-    lines.extend(_legend(problem, assignment, values[:legend], letter))
-    return "\n".join(printable(line)[:width].rstrip() for line in lines) + "\n"
-
-
-def _cell(share: float, letter: str) -> str:
-    if share == 0:
-        return _EMPTY
-    return letter if share >= 0.5 else _SPARSE
-
-
-def _cells(
-    problem: Problem, chunks: Iterable[Chunk], rows: int, columns: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What is held of each cell, float[rows, columns] in 0..1, and by which value for the most."""
-    low = np.linspace(0, problem.target.alternate_memory_bytes, rows + 1)
-    early = np.linspace(0, len(problem.instructions), columns + 1)
-    held = np.zeros((rows, columns))
-    most, owner = np.zeros((rows, columns)), np.full((rows, columns), -1)
-    for chunk in chunks:
-        down, across = (
-            np.clip(np.minimum(end, edges[1:]) - np.maximum(start, edges[:-1]), 0, None)
-            / np.diff(edges)
-            for start, end, edges in (
-                (chunk.offset, chunk.offset + chunk.size, low),
-                (chunk.start, chunk.end, early),
-            )
-        )
-        (r,), (c,) = np.nonzero(down), np.nonzero(across)
-        if not len(r) or not len(c):
-            continue
-        box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
-        share = np.outer(down[box[0]], across[box[1]])
-        held[box] += share
-        owner[box] = np.where(share > most[box], chunk.value, owner[box])
-        most[box] = np.maximum(share, most[box])
-    return held, owner
-
-
-def _counts(copies: Iterable[Copy], times: int, columns: int) -> str:
-    change = np.zeros(times + 1, int)
-    for copy in copies:
-        change[copy.start] += 1
-        change[copy.end] -= 1
-    under_way = np.cumsum(change)[:times]
-    first = (np.arange(columns) * times) // columns
-    most = np.maximum.reduceat(under_way, first)
-    return "".join(_EMPTY if n == 0 else str(n) if n < 10 else "+" for n in most.tolist())
-
-
-def _axis(times: int, columns: int) -> str:
-    """Logical times at every tenth column."""
-    marks = ""
-    for column in range(0, columns, 10):
-        marks = marks.ljust(column) + str(column * times // columns)
-    return marks + "  (instruction)"
-
-
-def _legend(
-    problem: Problem, assignment: Assignment, values: list[int], letter: dict[int, str]
-) -> list[str]:
-    spans: dict[int, list[str]] = {value: [] for value in values}
-    for chunk in sorted(assignment.chunks, key=lambda c: c.start):
-        if chunk.value in spans:
-            spans[chunk.value].append(f"{chunk.start}-{chunk.end}")
-    return [
-        f"{letter[v]} {problem.values[v].name}, {_size_text(problem.values[v].size_bytes)}:"
-        f" {', '.join(spans[v])}"
-        for v in values
-    ]
-
-
-# --- images -----------------------------------------------------------------------------------
 
 
 def render_image(
@@ -225,13 +76,6 @@ _HUES = {"parameter": "Blues", "computed value": "Oranges", "live-out": "Greens"
 _COPY_COLOURS = {PREFETCH: "#2f6fab", EVICTION: "#b5403b"}
 
 
-def kind_of(problem: Problem, value: int) -> str:
-    """What a value is: "parameter", "live-out" or "computed value"."""
-    if problem.values[value].is_parameter:
-        return "parameter"
-    return "live-out" if problem.values[value].is_live_out else "computed value"
-
-
 def _figure(problem: Problem, assignment: Assignment, size: tuple[int, int]) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -245,8 +89,8 @@ def _figure(problem: Problem, assignment: Assignment, size: tuple[int, int]) -> 
     figure = Figure((size[0] / _DPI, size[1] / _DPI), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     memory, copies, cycles = figure.subplots(3, 1, sharex=True, height_ratios=[6, 1.3, 1.7])
-    title = "\n".join(map(printable, _title(problem, assignment)))
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    heading = "\n".join(map(printable, title(problem, assignment)))
+    figure.suptitle(heading, fontsize=11, parse_math=False)
     _draw_memory(memory, problem, assignment, size)
     _draw_copies(copies, assignment)
     _draw_cycles(cycles, problem, assignment)
@@ -344,23 +188,6 @@ def _draw_copies(axes: Any, assignment: Assignment) -> None:
         ),
         autolim=False,
     )
-
-
-def copy_lanes(copies: Sequence[Copy]) -> list[int]:
-    """Lanes to draw copies in, the lowest that is free from start to end; sorted by start."""
-    free: list[int] = []
-    busy: list[tuple[int, int]] = []  # end, lane
-    lanes, num_lanes = [], 0
-    for copy in copies:
-        while busy and busy[0][0] <= copy.start:
-            heapq.heappush(free, heapq.heappop(busy)[1])
-        if free:
-            lane = heapq.heappop(free)
-        else:
-            lane, num_lanes = num_lanes, num_lanes + 1
-        lanes.append(lane)
-        heapq.heappush(busy, (copy.end, lane))
-    return lanes
 
 
 def _draw_cycles(axes: Any, problem: Problem, assignment: Assignment) -> None:
