@@ -11,23 +11,24 @@ from malloc_game.problem.definition import Problem
 from malloc_game.solvers.cpsat.costs import Costs
 from malloc_game.solvers.cpsat.model import Job, Placement
 
-# Copies times starts that the model lists; more get windows, and the bound comes from elsewhere.
+# Copies times starts that the model lists. Where there are more, each copy can choose from fewer,
+# and the bound comes from elsewhere.
 _MAX_STARTS = 4_000
 
 
 def stated(
-    problem: Problem, start: Assignment, window: int | None = None
+    problem: Problem, start: Assignment, most_starts: int | None = None
 ) -> tuple[Placement, Costs, list[int]]:
     """The constraint program of `problem`, its costs, and the solution that a mapping is.
 
-    start: of the game's rules. window: as in `Placement`; by default as many starts as keep the
+    start: of the game's rules. most_starts: as in `Placement`; by default as many as keep the
     model small."""
-    placement = Placement(problem, window or _window(problem), start)
+    placement = Placement(problem, most_starts or _most_starts(problem), start)
     costs = Costs(placement)
     return placement, costs, hint_of(placement, costs, start)
 
 
-def _window(problem: Problem) -> int | None:
+def _most_starts(problem: Problem) -> int | None:
     """How many starts a copy can choose from so that the model stays small; None for all."""
     uses = sum(
         len({t for t, _ in places if problem.instructions[t].in_entry})

@@ -48,15 +48,17 @@ class Use:
 class Placement:
     """Decisions, offsets and starts of one problem in a constraint program, and how they fit.
 
-    window: most starts that a copy can choose from; the latest ones, and some before. With None it
-    is every start, and the optimum is that of all mappings that the game's rules allow.
+    most_starts: so many a copy can choose from, the latest and some before. With None it is every
+    start, and the optimum is that of all mappings that the game's rules allow.
     hint: a mapping to begin with; its starts can always be chosen.
     """
 
-    def __init__(self, problem: Problem, window: int | None = None, hint: Assignment | None = None):
+    def __init__(
+        self, problem: Problem, most_starts: int | None = None, hint: Assignment | None = None
+    ):
         self.problem = problem
         self.cp = cp_model.CpModel()
-        self.window, self.hint = window, hint
+        self.most_starts, self.hint = most_starts, hint
         self.is_exact = True  # whether every start can be chosen
         self.entry = [t for t, x in enumerate(problem.instructions) if x.in_entry]
         self.alignment = problem.target.alignment_bytes
@@ -92,7 +94,7 @@ class Placement:
     def _add_job(self, v: int, deadline: int, is_made: cp_model.IntVar) -> Job:
         first = self.problem.values[v].start
         times = [t for t in self.entry if first <= t < deadline]
-        chosen = self._window(v, deadline, times)
+        chosen = self._starts_to_choose(v, deadline, times)
         self.is_exact &= len(chosen) == len(times)
         starts = {t: self.cp.new_bool_var(f"copy {v} at {t}") for t in chosen}
         self.cp.add(sum(starts.values()) == is_made)
@@ -100,13 +102,13 @@ class Placement:
         self.jobs.append(job)
         return job
 
-    def _window(self, v: int, deadline: int, times: list[int]) -> list[int]:
+    def _starts_to_choose(self, v: int, deadline: int, times: list[int]) -> list[int]:
         """The starts to choose from: half of them the latest, the others spread over the rest."""
-        if self.window is None or len(times) <= self.window:
+        if self.most_starts is None or len(times) <= self.most_starts:
             return times
-        late = times[-(self.window // 2) :]
+        late = times[-(self.most_starts // 2) :]
         early = times[: -len(late)]
-        number = self.window - len(late)
+        number = self.most_starts - len(late)
         spread = {early[i * len(early) // number] for i in range(number)}
         hinted = {
             c.start

@@ -1,7 +1,7 @@
-"""Large neighbourhood search with CP-SAT: all but a stretch of the schedule stays as it is.
+"""Large neighbourhood search (LNS) with CP-SAT: all but a window of the schedule stays as it is.
 
-A stretch is small enough to be solved to optimality, and what lies outside moves when its turn
-comes. Stretches grow while they are solved in time, and shrink while they are not.
+A window is small enough to be solved to optimality, and what lies outside moves when its turn
+comes. Windows grow while they are solved in time, and shrink while they are not.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from malloc_game.problem.assignment import Assignment
 from malloc_game.solvers.cpsat.mapping import read
 from malloc_game.solvers.cpsat.model import Placement
 
-_EFFORT = 0.3  # of one stretch, in CP-SAT's deterministic time: about seconds on a free core
+_EFFORT = 0.3  # of one window, in CP-SAT's deterministic time: about seconds on a free core
 _GROWTH = 1.25
 _FIRST_WIDTH = 16  # instructions
 
 
 class Neighbourhoods:
-    """Improves a solution of `placement`, stretch by stretch.
+    """Improves a solution of `placement`, window by window.
 
     solution: the value of every variable, by its number.
     """
@@ -33,9 +33,9 @@ class Neighbourhoods:
         self.num_optimal = 0
 
     def improve(self, seconds: float, weights: np.ndarray | None = None) -> Assignment | None:
-        """Solve one stretch in at most `seconds`; the mapping after it, None if time was short.
+        """Solve one window in at most `seconds`; the mapping after it, None if time was short.
 
-        weights: float[T], how likely the stretch lies around each instruction; alike if None."""
+        weights: float[T], how likely the window lies around each instruction; alike if None."""
         width = max(1, min(self.times, round(self.width)))
         shares = None if weights is None else weights / weights.sum()
         first = int(self.rng.choice(self.times, p=shares)) - width // 2
@@ -89,7 +89,7 @@ def _spans(placement: Placement) -> dict[int, tuple[int, int]]:
                 found[variable.index] = use.time, until
             if use.stays is not None:
                 found[use.stays.index] = use.time, until
-    # A copy may start anywhere if its use is in the stretch.
+    # A copy may start anywhere if its use is in the window.
     for job in placement.jobs:
         for starts in job.starts.values():
             found[starts.index] = job.deadline, job.deadline + 1

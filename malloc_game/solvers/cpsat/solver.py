@@ -17,24 +17,24 @@ from malloc_game.solvers.result import Search, solver
 
 @solver
 def cpsat(
-    search: Search, seed: int, *, window: int | None = None, start: Assignment | None = None
+    search: Search, seed: int, *, most_starts: int | None = None, start: Assignment | None = None
 ) -> dict[str, Any]:
     """Solve the problem with one worker: as a whole if it is small, then window by window (LNS).
 
     max_iterations: units of CP-SAT's deterministic time for the whole, then so many windows of the
     schedule; in place of seconds.
-    window: most starts that a copy can choose from; by default all, if that is not too many.
+    most_starts: so many a copy can choose from; by default all, if that is not too many.
     start: a mapping of the game to begin with; by default greedy's.
     stats: "status" (OPTIMAL: of all that the game's rules allow), "is_exact" (the whole could be
-    tried), "stretches".
+    tried), "windows" (of LNS).
     """
     problem = search.problem
     hint = greedy_assignment(problem) if start is None else start
     search.offer(hint)
     relaxed = lower_bound(problem, expressible=True, time_limit=max(1.0, search.remaining / 4))
-    placement, costs, solution = stated(problem, hint, window)
+    placement, costs, solution = stated(problem, hint, most_starts)
     is_exact = placement.is_exact and costs.unit == 1
-    status, own_bound, stretches = "FEASIBLE", None, 0
+    status, own_bound, windows = "FEASIBLE", None, 0
     if is_exact:  # small enough to hope for a proof
         whole = _solve_whole(search, placement, solution, seed)
         status = whole.status_name(whole.response_proto.status)
@@ -47,12 +47,12 @@ def cpsat(
             better = near.improve(search.remaining)
             if better is not None:
                 search.offer(better)
-        stretches = search.iterations
+        windows = search.iterations
     return dict(
         bound=max([relaxed.cycles, *([] if own_bound is None else [own_bound])]),
         status=status,
         is_exact=is_exact,
-        stretches=stretches,
+        windows=windows,
     )
 
 

@@ -40,7 +40,7 @@ class Chains:
 def _propose(
     program: Program, wanted: chex.Array, key: chex.PRNGKey, weights: chex.Array | None
 ) -> chex.Array:
-    """A neighbour: a few decisions flipped, all within a window of the schedule: bool[D].
+    """A neighbour: a few decisions flipped, all near each other in the schedule: bool[D].
 
     weights: float32[D], how likely each is flipped, alike if None.
     """

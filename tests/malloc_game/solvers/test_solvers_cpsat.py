@@ -107,13 +107,13 @@ def _random_mapping(problem):
     return to_assignment(problem, program, actions, "random")
 
 
-@pytest.mark.parametrize("window", [None, 6])
-def test_every_game_is_a_solution_of_the_model(window):
+@pytest.mark.parametrize("most_starts", [None, 6])
+def test_every_game_is_a_solution_of_the_model(most_starts):
     """The mapping that a game's variables stand for is the game's own, and breaks no constraint."""
     for seed in range(4):
         problem = mg.random_problem(seed, 40)
         mapping = _random_mapping(problem)
-        placement = Placement(problem, window, mapping)
+        placement = Placement(problem, most_starts, mapping)
         costs = Costs(placement)
         solution = hint_of(placement, costs, mapping)
         assert mapping.copies
@@ -125,7 +125,7 @@ def test_every_game_is_a_solution_of_the_model(window):
         assert neighbourhood.cp_model.CpSolver().solve(model) == neighbourhood.cp_model.OPTIMAL
 
 
-def test_stretches_grow_to_the_whole_schedule_and_no_further():
+def test_windows_grow_to_the_whole_schedule_and_no_further():
     """In a long run on a small problem they would grow beyond all numbers."""
     problem = mg.random_problem(0, 20)
     mapping = _random_mapping(problem)
@@ -136,15 +136,15 @@ def test_stretches_grow_to_the_whole_schedule_and_no_further():
     assert near.num_optimal == 4 and near.width == 20
 
 
-def test_stretches_improve_a_large_problem_and_repeat_by_seed(monkeypatch):
+def test_windows_improve_a_large_problem_and_repeat_by_seed(monkeypatch):
     monkeypatch.setattr(neighbourhood, "_EFFORT", 0.05)
     problem = mg.random_problem(1, 40)
-    runs = [_solve(problem, window=6, max_iterations=4, seed=3) for _ in range(2)]
+    runs = [_solve(problem, most_starts=6, max_iterations=4, seed=3) for _ in range(2)]
     assert runs[0].assignment == runs[1].assignment
     assert runs[0].latency_cycles < mg.latency(problem, mg.all_default(problem)).cycles
     assert runs[0].bound <= runs[0].latency_cycles
     assert mg.check(problem, runs[0].assignment) == []
-    assert runs[0].stats["stretches"] == 4 and not runs[0].stats["is_exact"]
+    assert runs[0].stats["windows"] == 4 and not runs[0].stats["is_exact"]
 
 
 def test_a_problem_without_decisions_is_solved_at_once():
