@@ -26,18 +26,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Points the caches at a folder of this run.
+    """Points the caches at a folder of this run, which all its processes share.
 
     So tests neither depend on the user's caches nor fill them. MALLOCGAME_TEST_CACHE names a folder
     to keep instead, for quicker repeats.
     """
+    config.pluginmanager.register(_PassesForTraining())
+    if hasattr(config, "workerinput"):
+        return  # its environment is that of the process that started it
     kept = os.environ.get("MALLOCGAME_TEST_CACHE")
     cache = kept or tempfile.mkdtemp(prefix="mallocgame-test-")
     os.environ["MALLOCGAME_CACHE"] = cache
-    config.pluginmanager.register(_PassesForTraining())
-    if not hasattr(config, "workerinput"):
-        _share_compiled_code(cache)
-        _compile_quickly()
+    _share_compiled_code(cache)
+    _compile_quickly()
     if not kept:
         config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
 

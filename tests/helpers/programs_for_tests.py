@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-_MATRIX = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
+_MATRIX = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
 
 
 def chain():

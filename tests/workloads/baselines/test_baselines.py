@@ -412,9 +412,8 @@ def test_every_strategy_gets_a_turn_and_then_the_best_one_two_of_three():
 
 
 @pytest.mark.requires_libtpu
-@pytest.mark.slow
 def test_all_baselines_on_a_real_program():
-    with CompilerSession(chain(), "tpu7x") as session:
+    with CompilerSession(chain(), "v5e") as session:
         for name in COMPILER_BASELINES:
             found = run(name, session, seconds=1e9, max_compiles=4)
             assert found.compiles == 4

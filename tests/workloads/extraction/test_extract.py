@@ -18,6 +18,7 @@ from workloads.hlo.module import Module
 from workloads.loop.verification import EXACT, RELAXED, preview, verify
 from workloads.overrides.text import EXACT_OPTIONS, KEEP_EVERYTHING
 from workloads.programs import SUITE
+from workloads.programs.training import train_mlp
 
 requires_libtpu = pytest.mark.requires_libtpu
 whole_suite = pytest.mark.whole_suite
@@ -52,7 +53,7 @@ def shape(*dimensions, dtype=jnp.bfloat16):
 
 
 PROGRAMS = {
-    "chain": (chain, (SQUARE, [SQUARE] * 3)),
+    "chain": (chain, (shape(512, 512), [shape(512, 512)] * 3)),
     "branches": (branches, (SCALAR, SQUARE, SQUARE)),
     "loop in a loop": (nested, (shape(6, 512, 512), shape(256, 512))),
     "tiny": (lambda x: x + 1, (shape(8, 128),)),
@@ -334,9 +335,18 @@ def _extraction_of(program, target):
 
 
 @requires_libtpu
-@pytest.mark.parametrize("program", ["alexnet", "train_mlp"])
-def test_every_buffer_of_a_suite_program_is_one_value(program):
-    assert _check_every_buffer(_extraction_of(program, "tpu7x")) > 25
+@pytest.mark.parametrize(
+    ("program", "target"),
+    [
+        ("decode", "v5e"),
+        (train_mlp(layers=2, width=512, batch=512), "tpu7x"),
+        pytest.param("alexnet", "tpu7x", marks=pytest.mark.slow),
+        pytest.param("train_mlp", "tpu7x", marks=pytest.mark.slow),
+    ],
+    ids=["decode", "small train_mlp", "alexnet", "train_mlp"],
+)
+def test_every_buffer_of_a_suite_program_is_one_value(program, target):
+    assert _check_every_buffer(_extraction_of(program, target)) > 25
 
 
 @requires_libtpu

@@ -66,6 +66,12 @@ def gated(x, enter, taps, leave, rate):
     return x + (signal * jax.nn.silu(gate)) @ leave, -jnp.exp(rate)
 
 
+def dense(layers, x):
+    for w, b in layers:
+        x = jax.nn.relu(x @ w + b)
+    return x
+
+
 PROGRAMS = {
     "lstm": (
         lstm,
@@ -76,13 +82,20 @@ PROGRAMS = {
     ),
     "stacked layers": (
         stacked,
-        ({"up": _shape(6, 1024, 4096), "down": _shape(6, 4096, 1024)}, _shape(512, 1024)),
+        ({"up": _shape(6, 512, 2048), "down": _shape(6, 2048, 512)}, _shape(512, 512)),
     ),
     "gated": (
         gated,
         (
             *(_shape(8, 512, 1024), _shape(1024, 4096), _shape(4, 1, 2048), _shape(2048, 1024)),
             jax.ShapeDtypeStruct((1536, 16), jnp.float32),
+        ),
+    ),
+    "dense": (
+        dense,
+        (
+            [(_shape(m, n), _shape(n)) for m, n in ((9216, 4096), (4096, 4096), (4096, 1000))],
+            _shape(32, 9216),
         ),
     ),
     "alexnet": "alexnet",
@@ -93,13 +106,16 @@ PROGRAMS = {
 # replace, and values that two cores hold a half each of.
 CASES = [
     ("gated", "v5p"),
-    ("alexnet", "v4"),
-    ("train_mlp", "v5e"),
+    ("dense", "v4"),
     ("lstm", "v5e"),
     ("lstm", "tpu7x"),
     ("stacked layers", "v6e"),
 ]
-case = pytest.mark.parametrize("case", CASES, ids="-".join)
+LARGE = [("alexnet", "v4"), ("train_mlp", "v5e")]  # more of the same, some evictions among it
+slow = pytest.mark.slow
+case = pytest.mark.parametrize(
+    "case", [*CASES, *(pytest.param(large, marks=slow) for large in LARGE)], ids="-".join
+)
 
 
 class Mapped:
@@ -193,19 +209,28 @@ def test_every_copy_and_every_allocation_is_in_the_assignment(mapped, case):
 def test_the_cases_have_what_they_are_meant_to_have(mapped):
     every = {key: mapped(key) for key in CASES}
     copies = {key: m.assignment.copies for key, m in every.items()}
-    slices = [c for c in copies["alexnet", "v4"] if c.value_offset]
+    slices = [c for c in copies["dense", "v4"] if c.value_offset]
     assert slices and all(c.direction == PREFETCH for c in slices)
-    (crossing,) = [c for c in copies["alexnet", "v4"] if c.is_cross_program]
+    (crossing,) = [c for c in copies["dense", "v4"] if c.is_cross_program]
     assert crossing.start == 0 and crossing.size == 4096 * 4096 * 2
-    assert sum(c.direction == EVICTION for c in copies["train_mlp", "v5e"]) > 20
-    assert any(c.start_order or c.end_order for c in copies["train_mlp", "v5e"])
-    assert any(c.start == c.end for c in copies["train_mlp", "v5e"])
+    for name, target in (("lstm", "v5e"), ("stacked layers", "v6e")):
+        assert sum(c.direction == EVICTION for c in copies[name, target]) > 1
+    assert any(c.start_order or c.end_order for c in copies["gated", "v5p"])
+    assert any(c.start == c.end for c in copies["gated", "v5p"])
     assert {c.trip_count for c in copies["lstm", "v5e"]} == {1, 64}
     replaced = every["lstm", "tpu7x"]
     names = {i.name for i, _ in replaced.module.flattened()}
     assert any(i.name not in names for i in replaced.problem.instructions)
     halved = [v for v in every["gated", "v5p"].problem.values if v.split_bytes]
     assert [(v.name, v.size_bytes, v.split_bytes) for v in halved] == [("rate.1", 98304, 49152)]
+
+
+@slow
+def test_the_large_cases_have_more_of_it(mapped):
+    copies = {key: mapped(key).assignment.copies for key in LARGE}
+    assert any(c.value_offset for c in copies["alexnet", "v4"])
+    assert sum(c.direction == EVICTION for c in copies["train_mlp", "v5e"]) > 20
+    assert any(c.start_order or c.end_order for c in copies["train_mlp", "v5e"])
 
 
 def test_an_asynchronous_slice_stands_for_the_plain_one(mapped):

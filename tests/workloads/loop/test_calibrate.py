@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import malloc_game as mg
+from malloc_game.solvers.decode import greedy_assignment
 from tests.helpers.toy import toy
 from workloads.compiler.session import CompilerSession
 from workloads.costs.model import Traffic, mask_bits
@@ -268,14 +269,9 @@ def test_calibration_ends_with_its_time(slow, seconds, count):
 # -- correct ---------------------------------------------------------------------------------
 
 
-def plan_greedily(problem):
-    state, _ = mg.greedy(mg.encode(problem))
-    return mg.to_assignment(problem, state, "greedy")
-
-
 def test_correction_ends_when_prediction_and_compiler_agree(compiler):
     made = compiler(PROBLEM, lambda t, mask: 80 - 5 * mask.bit_count() + 200 * (mask == 3))
-    result = correct(None, made, plan_greedily)
+    result = correct(None, made, greedy_assignment)
     assert result.agreed and abs(result.final.error) <= 0.005
     assert len(result.rounds) == len(made.asked) > 1
     assert abs(result.rounds[0].error) > 0.005  # the first prediction was a guess
@@ -294,7 +290,7 @@ def test_a_plan_that_repeats_is_judged_by_the_costs_learned(compiler):
 def test_a_plan_that_does_not_hold_is_no_agreement(compiler):
     made = compiler()
     made.honoured = 0.9
-    result = correct(None, made, plan_greedily, rounds=4)
+    result = correct(None, made, greedy_assignment, rounds=4)
     assert not result.agreed and result.final.honoured == 0.9
 
 
@@ -327,12 +323,12 @@ def test_correction_ends_with_its_time_but_not_before_the_first_round(slow, seco
 def test_a_plan_that_the_compiler_refuses_is_a_round_without_result(compiler):
     made = compiler()
     made.failure = CompileError("no")
-    result = correct(None, made, plan_greedily)
+    result = correct(None, made, greedy_assignment)
     assert len(result.rounds) == 1 and not result.agreed and result.best is None
     assert result.final.compiled is None and result.final.failure == "no"
     made.failure = CompilerKilled("killed")
     with pytest.raises(CompilerKilled):
-        correct(None, made, plan_greedily)
+        correct(None, made, greedy_assignment)
 
 
 # -- with the genuine compiler ---------------------------------------------------------------
@@ -346,11 +342,11 @@ def mixed(x, weights):
 
 @pytest.mark.requires_libtpu
 def test_few_compiles_tell_what_random_mappings_and_plans_cost():
-    square = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
-    with CompilerSession((mixed, (square, [square] * 3)), "v5e") as session:
+    square = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16)
+    with CompilerSession((mixed, (square, [square] * 2)), "v5e") as session:
         extraction = extract_session(session, store=CostStore()).extraction
         result = calibrate(session, extraction, compiles=5)
         assert result.deviation < result.deviation_before / 2
         assert 0 < len(result.steps) <= 3
-        corrected = correct(session, extraction, plan_greedily)
+        corrected = correct(session, extraction, greedy_assignment)
         assert abs(corrected.final.error) <= 0.005
