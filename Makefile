@@ -3,7 +3,8 @@
 #
 #   make setup    create or update .venv
 #   make demo     the main job on a real program, results in out/demo
-#   make test     run the tests and the notebooks
+#   make test     run the tests and the notebooks, but for those marked slow (a few minutes)
+#   make test-all run all of them, the slow ones too
 #   make check    lint, formatting, docstrings, types, licences and known vulnerabilities; changes nothing
 #   make format   reformat and apply safe lint fixes
 #   make bench    time the game, environments of the same kind, and search, in one table
@@ -36,7 +37,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 STALE := stale
 endif
 
-.PHONY: setup demo test check format bench fidelity train suite report lock clean stale
+.PHONY: setup demo test test-all check format bench fidelity train suite report lock clean stale
 .PHONY: audit licences sbom wheel fuzz matrix faults soak evidence
 .DEFAULT_GOAL := setup
 
@@ -64,8 +65,12 @@ demo: setup
 # Whole files go to a process, for what they set up is shared by the tests of a file; in the order of
 # tests/conftest.py, which has what takes longest first.
 TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 test: setup
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m 'not slow'
+
+test-all: setup
+	@$(PYTEST)
 
 check: setup
 	@$(BIN)/ruff check
