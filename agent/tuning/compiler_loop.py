@@ -14,6 +14,7 @@ import numpy as np
 import malloc_game as mg
 from agent.tuning.guided import VARIANTS, Found, GuidedSearch, State
 from agent.tuning.outcome import Candidate
+from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
 from workloads.compiler.session import Compiled, CompilerSession
 from workloads.errors import CompileError, CompilerKilled
@@ -22,7 +23,6 @@ from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.pipeline import extract_session
 from workloads.loop.calibration import calibrate, latency_deviation
 from workloads.loop.correction import Round, correct
-from workloads.loop.learned_costs import plan_greedily
 from workloads.loop.verification import MODES, Repairs, Verification, verify
 
 Progress = Callable[[str], None]
@@ -81,7 +81,7 @@ class CompilerLoop:
             self.session,
             self.say,
             probe_seconds=probe_seconds,
-            meanwhile=plan_greedily,
+            meanwhile=greedy_assignment,
             on_compiled=lambda judged: self._note_time(judged.cycles),
         )
         self.num_compiles += 2
@@ -158,7 +158,7 @@ class CompilerLoop:
         correct(
             self.session,
             self.extraction,
-            plan_greedily,
+            greedy_assignment,
             rounds=_GREEDY_ROUNDS,
             seconds=seconds,
             progress=self.say,

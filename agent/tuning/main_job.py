@@ -20,8 +20,8 @@ from agent.tuning.compiler_loop import CompilerLoop, Progress, probing_seconds
 from agent.tuning.outcome import PLANNED, SOURCES, Candidate, Outcome
 from agent.tuning.proposing import Proposing, turn_seconds
 from agent.tuning.turns import take_turns
+from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
-from workloads.loop.learned_costs import plan_greedily
 from workloads.overrides.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
 from workloads.overrides.text import EXACT_OPTIONS, overrides
 
@@ -160,7 +160,7 @@ def plan_offline(
     decisions = int(mg.encode(problem).num_decisions)
     found_by, stats = None, {}
     if decisions:
-        assignments["greedy"] = plan_greedily(problem)
+        assignments["greedy"] = greedy_assignment(problem)
         say("the agent sets out (its first batch of games takes a while to compile)")
         planner = make_planner(problem, seed, config)
         while time.monotonic() < deadline:

@@ -16,12 +16,12 @@ import numpy as np
 
 import malloc_game as mg
 from agent.tuning.compiler_loop import CompilerLoop
+from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.strategies import Strategies
 from workloads.compiler.session import Compiled
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
-from workloads.loop.learned_costs import plan_greedily
 from workloads.overrides.packing import SORT_ORDER_OPTION
 
 # Plans of our own are the agent's and greedy's business.
@@ -103,7 +103,7 @@ class Permitting:
         del starts, rng
         found = self._planned()
         if found is None or found.masks in self._permitted:
-            return plan_greedily(problem)
+            return greedy_assignment(problem)
         self._permitted.add(found.masks)
         return found
 

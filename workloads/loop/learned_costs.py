@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 import malloc_game as mg
-from malloc_game import Assignment, Problem
+from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import CompilerSession
 from workloads.costs.store import CostStore
 from workloads.extraction.pipeline import Extracted, extract_session
@@ -62,7 +62,7 @@ def learn_costs(
         progress=progress,
     )
     rounds = max(compiles - 2 - len(calibration.steps), 1)
-    correction = correct(session, extraction, plan_greedily, rounds=rounds, progress=progress)
+    correction = correct(session, extraction, greedy_assignment, rounds=rounds, progress=progress)
     return Learned(
         found,
         predicted,
@@ -71,9 +71,3 @@ def learn_costs(
         compiles=2 + len(calibration.steps) + len(correction.rounds),
         seconds=time.monotonic() - began,
     )
-
-
-def plan_greedily(problem: Problem) -> Assignment:
-    """Greedy's mapping, the planner of a correction loop."""
-    state, _ = mg.greedy(mg.encode(problem))
-    return mg.to_assignment(problem, state, "greedy")

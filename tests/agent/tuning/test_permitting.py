@@ -14,11 +14,11 @@ from agent.tuning import permitting as permitting_module
 from agent.tuning.compiler_loop import CompilerLoop
 from agent.tuning.outcome import Candidate
 from agent.tuning.permitting import SOURCE, Permitting
+from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import OVERRIDES_OPTION
 from workloads.costs.judge import CompiledLatency
 from workloads.errors import CompileError, CompilerKilled
 from workloads.extraction import all_default, pipeline
-from workloads.loop.learned_costs import plan_greedily
 from workloads.overrides.packing import SORT_ORDER_OPTION
 from workloads.overrides.text import EXACT_OPTIONS
 
@@ -209,7 +209,7 @@ def test_a_turn_makes_way_for_a_plan_that_promises_more(dry_run, monkeypatch):
     default, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)
     monkeypatch.setattr(loop.session, "seconds_per_compile", 60.0)
-    plan = dataclasses.replace(default, masks=plan_greedily(loop.extraction.problem).masks)
+    plan = dataclasses.replace(default, masks=greedy_assignment(loop.extraction.problem).masks)
     monkeypatch.setattr(
         loop, "promises", lambda found, deviations=1.0: found is plan and len(dry_run.asked) >= 3
     )
@@ -358,7 +358,7 @@ def test_the_best_plan_so_far_is_permitted_once_and_then_what_greedy_plans_under
     drawn = problem.replace(cost_tables=tuple(tables))
     given = [None, best, best]
     permitting = Permitting(loop, 0, lambda: given.pop(0))
-    greedy = [plan_greedily(p).masks for p in (problem, drawn)]
+    greedy = [greedy_assignment(p).masks for p in (problem, drawn)]
     assert greedy[0] != greedy[1] and best.masks not in greedy
     chosen = [permitting._plan(p, (), None).masks for p in (problem, problem, drawn)]
     assert chosen == [greedy[0], best.masks, greedy[1]]

@@ -15,11 +15,11 @@ from agent.planner.problem_planner import Best
 from agent.tuning import proposing as proposing_module
 from agent.tuning.outcome import DRAWN, Candidate
 from agent.tuning.proposing import Proposing
-from workloads.loop.learned_costs import plan_greedily
+from malloc_game.solvers.decode import greedy_assignment
 
 optimize_module = importlib.import_module("agent.tuning.main_job")
 PROBLEM = mg.random_problem(3, 24)
-PLAN, DEFAULT = plan_greedily(PROBLEM), mg.all_default(PROBLEM)
+PLAN, DEFAULT = greedy_assignment(PROBLEM), mg.all_default(PROBLEM)
 
 
 @dataclasses.dataclass

@@ -101,7 +101,7 @@ def test_where_no_size_will_do_every_check_is_a_full_compile(programs, what):
 
 
 @requires_libtpu
-def test_a_session_has_one_placer_and_is_not_kept_alive_by_it(programs):
+def test_a_session_has_one_dry_run_and_is_not_kept_alive_by_it(programs):
     same, _ = programs
     session = Sizes(same, lambda size: (same, 1000 << 20))
     assert dry_run_of(session) is dry_run_of(session) and dry_run_of(session).is_fast
