@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import sys
 import time
 
 import click
@@ -69,6 +71,11 @@ def command(
         print(json.dumps(results.result(outcome), indent=2))
     else:
         results.show(outcome, out)
+    if outcome.is_interrupted:
+        # Planning is under way in a thread, which may take a minute to notice.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
 
 
 def _optimize_file(program: str, target: str | None, budget: float, seed: int, began: float):

@@ -1,6 +1,6 @@
 """The planner of a problem: games and learning on one side, CP-SAT on the other, one best mapping.
 
-`Planner` knows games. Here it is given the problem behind them: the linear relaxation for hints,
+`SelfPlayPlanner` knows games. Here it is given the problem behind them: the linear relaxation for hints,
 mappings from elsewhere as games to begin with, and the stretches of its best mapping that are
 solved anew while it plays (see `stretches`). What either finds the other goes on from.
 
@@ -21,8 +21,10 @@ import malloc_game
 from agent.learning.buckets import relaxed_choices
 from agent.learning.config import AgentConfig
 from agent.learning.features import simple_plays
+from agent.planner import finders
+from agent.planner.compiled import check_same_shapes
 from agent.planner.lns_windows import MAX_DECISIONS, SOURCE, StretchSearch
-from agent.planner.self_play_planner import Planner, check_same_shapes
+from agent.planner.self_play_planner import SelfPlayPlanner
 from malloc_game.game.decisions import list_decisions
 from malloc_game.game.state import COMPILER
 from malloc_game.solvers.decode import replay
@@ -38,21 +40,36 @@ _FIRST_STRETCHES = 8
 _GAMES_SECONDS = 150.0
 
 
+@dataclasses.dataclass(frozen=True)
+class GivenGame:
+    """A game that the planner begins with, and what found it (`finders`)."""
+
+    actions: np.ndarray  # int32[D]
+    found_by: str
+
+    def is_of(self, actions: np.ndarray) -> bool:
+        """Whether the actions are its own, but for padding."""
+        length = min(len(self.actions), len(actions))
+        return np.array_equal(self.actions[:length], actions[:length])
+
+
 def first_games(
     program: malloc_game.Program, relaxed: np.ndarray, count: int = _NUM_FIRST_GAMES
-) -> list[np.ndarray]:
-    """The best few plays, actions int32[D], of greedy and of the relaxation by thresholds.
+) -> list[GivenGame]:
+    """The best few plays of greedy and of the relaxation by thresholds.
 
     relaxed: float32[D], see `buckets.relaxed_choices`."""
     cycles, actions = map(np.asarray, simple_plays(program, relaxed))
-    return [actions[i] for i in np.argsort(cycles, kind="stable")[:count]]
+    of_greedy = len(cycles) // 2  # the relaxation has as many
+    return [
+        GivenGame(actions[i], finders.GREEDY if i < of_greedy else finders.LP_ROUNDING)
+        for i in np.argsort(cycles, kind="stable")[:count]
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best mapping so far, its latency, and what found it.
-
-    source: "stretches", or what `Planner` says of its games; "seed" before it has any."""
+    """The best mapping so far, its latency, and what found it, by its name in `finders`."""
 
     assignment: malloc_game.Assignment
     cycles: float
@@ -70,14 +87,14 @@ class ProblemPlanner:
         params: chex.ArrayTree | None = None,
         known: Sequence[malloc_game.Assignment] = (),
     ):
-        """params: as for `Planner`. known: mappings to go on from, whoever made them."""
+        """params: as for `SelfPlayPlanner`. known: mappings to go on from, whoever made them."""
         self.config = config
         self._problem, self._seed, self._params = problem, seed, params
         self._program = malloc_game.encode(problem, rules=config.rules)
         self._relaxed = relaxed_choices(problem, self._program)
         self._first = first_games(self._program, self._relaxed)
-        self._known = [self._game_of(mapping) for mapping in known]
-        self._planner: Planner | None = None
+        self._known = [self._given(mapping) for mapping in known]
+        self._planner: SelfPlayPlanner | None = None
         self._search: StretchSearch | None = None
         # Of searches under former costs.
         self._num_stretches, self._search_seconds = 0, 0.0
@@ -100,20 +117,21 @@ class ProblemPlanner:
             self._search_seconds += self._search.seconds
         self._search = None
         # Greedy and the relaxation judge by the costs: under others they play other games.
-        first = first_games(program, relaxed_choices(problem, program), count=1)
+        self._relaxed = relaxed_choices(problem, program)
+        first = first_games(program, self._relaxed, count=1)
         formerly = [*self._first, *self._known]
         new = [
             game
-            for game in [*first, *map(self._game_of, known)]
-            if not any(np.array_equal(game, former) for former in formerly)
+            for game in [*first, *map(self._given, known)]
+            if not any(former.is_of(game.actions) for former in formerly)
         ]
         self._known += new
         if self._planner is None:
             self._best = self._best_first()
         else:
-            self._planner.set_program(program)
+            self._planner.set_program(program, self._relaxed)
             if new:
-                self._planner.seed_games(new)
+                self._planner.seed_games([game.actions for game in new])
             self._best = self._best_game()
         cycles = malloc_game.latency(problem, former.assignment).cycles
         if cycles < self._best.cycles and not malloc_game.check(problem, former.assignment):
@@ -122,7 +140,7 @@ class ProblemPlanner:
     def run(self, seconds: float | None = None, iterations: int | None = None) -> None:
         """Plans until `seconds` or `iterations` are over.
 
-        An iteration is one of `Planner` with stretches beside it, but stretches come alone first,
+        An iteration is one of `SelfPlayPlanner` with stretches beside it, but stretches come alone first,
         and as long as there is too little time for games. Without a limit of time, the first
         iteration is that.
         Raises: ValueError if neither limit is given."""
@@ -137,7 +155,7 @@ class ProblemPlanner:
             number += 1
 
     def stats(self) -> dict:
-        """As of `Planner`, if there have been games, and what came of the stretches."""
+        """As of `SelfPlayPlanner`, if there have been games, and what came of the stretches."""
         seconds = self._search_seconds + (0.0 if self._search is None else self._search.seconds)
         of_games = {"games": 0, "updates": 0} if self._planner is None else self._planner.stats()
         return of_games | {
@@ -153,11 +171,12 @@ class ProblemPlanner:
         return self._problem
 
     @property
-    def planner(self) -> Planner:
+    def planner(self) -> SelfPlayPlanner:
         """The one of games; made, which compiles code, when it is first asked for."""
         if self._planner is None:
-            planner = Planner(self._program, self.config, self._seed, self._params, self._relaxed)
-            planner.seed_games([*self._first, *self._known, self._game_of(self._best.assignment)])
+            planner = SelfPlayPlanner(self._program, self.config, self._seed, self._params, self._relaxed)
+            self._known.append(self._given(self._best.assignment))
+            planner.seed_games([game.actions for game in (*self._first, *self._known)])
             self._planner = planner
         return self._planner
 
@@ -185,21 +204,27 @@ class ProblemPlanner:
         """What found it, see `Best`."""
         return self._best.source
 
-    def _game_of(self, mapping: malloc_game.Assignment) -> np.ndarray:
+    def _given(self, mapping: malloc_game.Assignment) -> GivenGame:
         _, actions = malloc_game.follow(self._problem, mapping, rules=self.config.rules)
-        return np.asarray(actions)
+        return GivenGame(np.asarray(actions), mapping.source)
 
-    def _played(self, actions: np.ndarray, source: str) -> Best:
-        state = replay(self._program, actions)
-        mapping = malloc_game.to_assignment(self._problem, state, "agent", rules=self.config.rules)
-        return Best(mapping, malloc_game.latency(self._problem, mapping).cycles, source)
+    def _played(self, game: GivenGame) -> Best:
+        state = replay(self._program, game.actions)
+        mapping = malloc_game.to_assignment(
+            self._problem, state, game.found_by, rules=self.config.rules
+        )
+        cycles = malloc_game.latency(self._problem, mapping).cycles
+        return Best(mapping, cycles, game.found_by)
 
     def _best_first(self) -> Best:
-        games = [*self._first, *self._known]
-        return min((self._played(g, "seed") for g in games), key=lambda best: best.cycles)
+        return min(map(self._played, (*self._first, *self._known)), key=lambda best: best.cycles)
 
     def _best_game(self) -> Best:
-        return self._played(self.planner.best_actions, self.planner.best_source)
+        """Of the games that were played; one that was given is whose it was."""
+        actions, source = self.planner.best_actions, self.planner.best_source
+        names = [g.found_by for g in (*self._first, *self._known) if g.is_of(actions)]
+        found_by = finders.OF_GAMES.get(source) or (names[0] if names else "a given game")
+        return self._played(GivenGame(actions, found_by))
 
     def _iterate(self, deadline: float | None) -> None:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -253,7 +278,8 @@ class ProblemPlanner:
             self._best = best
             if self._planner is not None:
                 # As a game it may be slower, since games place by first fit, or not the best one.
-                self._planner.seed_games([self._game_of(best.assignment)])
+                self._known.append(self._given(best.assignment))
+                self._planner.seed_games([self._known[-1].actions])
 
     def _weights(self) -> np.ndarray:
         """Where the policy would do something else than the best game does: float[T]."""

@@ -3,7 +3,8 @@
     python -m agent.racing.child CONTENDER PROGRAM TARGET SECONDS SEED BEGAN
 
 BEGAN is `time.monotonic()` where the clock started. Prints one JSON object: "history", the seconds
-and the cycles of every improvement, and "xla_default", cycles, all compiled.
+and the cycles of every improvement, "found_by", what found each, and "xla_default", cycles, all
+compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 
 from malloc_game.solvers import SOLVERS
 
@@ -19,28 +21,34 @@ OPTIMIZE = "optimize"
 
 def run(contender: str, program: str, target: str, seconds: float, seed: int, began: float) -> dict:
     """What the contender had the compiler make; see the module."""
+    found: Iterable[tuple[float, float, str]]
     if contender == OPTIMIZE:
         from agent.tuning.main_job import optimize
 
         offset = time.monotonic() - began
-        found = optimize(program, target, seed=seed, deadline=began + seconds)
-        history, xla_default = found.history, found.candidates["xla_default"].compiled
+        outcome = optimize(program, target, seed=seed, deadline=began + seconds)
+        found, xla_default = outcome.history, outcome.xla_default_cycles
     elif contender in SOLVERS:
         from agent.racing.solver import solve_and_compile
 
         offset = time.monotonic() - began
         solved = solve_and_compile(contender, program, target, seed=seed, deadline=began + seconds)
-        history, xla_default = solved.history, solved.xla_default
+        found, xla_default = solved.history, solved.xla_default
     else:
-        from workloads.baselines import run as run_rival
+        from workloads.baselines import run as run_baseline
         from workloads.compiler.session import CompilerSession
 
         with CompilerSession(program, target) as session:
             offset = time.monotonic() - began
-            raced = run_rival(contender, session, max(0.0, seconds - offset), seed)
-        history, xla_default = raced.history, raced.xla_default_cycles
-    shifted = [(round(at + offset, 2), cycles) for at, cycles in history]
-    return {"history": shifted, "xla_default": xla_default}
+            raced = run_baseline(contender, session, max(0.0, seconds - offset), seed)
+        found = ((at, cycles, contender) for at, cycles in raced.history)
+        xla_default = raced.xla_default_cycles
+    improvements = [(round(at + offset, 2), cycles, name) for at, cycles, name in found]
+    return {
+        "history": [(at, cycles) for at, cycles, _ in improvements],
+        "found_by": [name for *_, name in improvements],
+        "xla_default": xla_default,
+    }
 
 
 def main(arguments: list[str]) -> None:

@@ -114,6 +114,9 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int, child: Sequence[s
     # Who has compiled nothing in time leaves the program to XLA.
     best: Any = default if default is None else min([default, *in_time])
     speedup: Any = rows.ratio(default, best)
+    # A contender that does not say has found all by itself.
+    names = found.get("found_by") or [name] * len(history)
+    found_by = [finder for (at, _), finder in zip(history, names, strict=True) if at <= seconds]
     return RaceRow(
         program=pair.program,
         target=pair.target,
@@ -126,6 +129,7 @@ def _run_one(pair: Pair, name: str, seconds: float, seed: int, child: Sequence[s
         xla_default=default,
         compiled=best,
         speedup=speedup,
+        found_by=found_by[-1] if found_by else None,
         history=history,
         seconds=round(time.monotonic() - began, 2),
         error=error,

@@ -1,4 +1,4 @@
-"""`optimize` with a solver of the suite in the agent's place: an opponent alike in all else.
+"""`optimize` with a solver of the suite in the planner's place: an opponent alike in all else.
 
 The same two compiles, the same questions to the compiler, the same way of asking for a mapping and
 of correcting costs. What differs is who plans: a solver that starts anew with every correction.
@@ -13,6 +13,7 @@ from typing import Any
 
 import malloc_game as mg
 from agent.tuning.compiler_loop import RESERVE, CompilerLoop, Progress, probing_seconds
+from agent.tuning.outcome import Improvement
 from malloc_game.platform import num_cores
 from malloc_game.solvers import Result, solve
 from workloads.compiler.session import CompilerSession
@@ -27,7 +28,7 @@ _SEEDS = 1000  # of the solves of one run, at most
 class Solved:
     """What a solver had the compiler make in its time."""
 
-    history: tuple[tuple[float, float], ...]  # seconds and cycles of every improvement, compiled
+    history: tuple[Improvement, ...]
     xla_default: float  # cycles, compiled
     num_solves: int
     num_compiles: int
@@ -61,9 +62,9 @@ def solve_and_compile(
         idle = 0
         while has_decisions and loop.left() > 0 and idle < _MAX_IDLE:
             idle = 0 if rounds.one() else idle + 1
-        default = loop.candidates["xla_default"].compiled
-        assert default is not None
-        return Solved(tuple(loop.history), default, rounds.number, loop.num_compiles)
+        return Solved(
+            tuple(loop.history), loop.xla_default_cycles, rounds.number, loop.num_compiles
+        )
 
 
 class _Rounds:
@@ -81,7 +82,7 @@ class _Rounds:
         found = min(self._solve(seconds), key=lambda result: result.latency_cycles)
         self.number += 1
         began = time.monotonic()
-        is_new = self._loop.propose(self._solver, found.assignment)
+        is_new = self._loop.propose(found.assignment, self._solver)
         self._longest = max(self._longest, time.monotonic() - began)
         if not is_new:
             self._loop.give_up_missed(found.assignment)

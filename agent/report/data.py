@@ -161,8 +161,7 @@ def known_share(problem: mg.Problem, found: Map) -> float:
 def maps_of(run: Run) -> tuple[Map, Map]:
     """The mapping to compare with, and the best; labelled."""
     before = LABELS["xla_default"] if run.reference else "everything in default memory"
-    best = run.result["best_source"]
-    after = f"best ({LABELS.get(best, best)})"
+    after = f"best ({run.found_by})"
     return (
         make_map(run.problem, run.before, before),
         make_map(run.problem, run.assignment, after),

@@ -51,6 +51,7 @@ def to_html(run: Run, option_files: OptionFiles) -> str:
         headline=summary.headline(run),
         facts=summary.facts(run, maps),
         rows=summary.rows(run),
+        missing=summary.missing(run),
         capacity=summary.size_text(run.problem.target.alternate_memory_bytes),
         maps=shown,
         same=run.is_unchanged,

@@ -15,29 +15,40 @@ from rich.table import Table
 from rich.text import Text
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.report.page import to_html
 from agent.report.run_files import ASSIGNMENT, PAGE, PROBLEM, RESULT, Run
-from agent.tuning.main_job import OVERRIDES_OPTION, SORT_ORDER_OPTION
-from agent.tuning.outcome import LABELS, SOURCES, Candidate, Outcome
+from agent.tuning.outcome import LABELS, PLANNED, SOURCES, Compiled, Outcome, Planned
 from malloc_game.errors import MallocGameError, printable
 from malloc_game.estimator import ESTIMATOR, NO_CLAIM
+from workloads.compiler.session import OVERRIDES_OPTION
+from workloads.overrides.packing import SORT_ORDER_OPTION
 
 # Long compiler options, each in a file of its own.
 OPTION_FILES = {
     OVERRIDES_OPTION: "overrides.textproto",
     SORT_ORDER_OPTION: "sort_order.textproto",
 }
+# Sources of mappings that XLA placed; "guided" is an earlier version's.
+_PLACED_BY_XLA = (
+    "xla_default", finders.XLA_DEFAULT, finders.GUIDED, finders.PERMISSIONS, "guided"
+)  # fmt: skip
 _FILES = (RESULT, ASSIGNMENT, *OPTION_FILES.values(), PROBLEM, PAGE)
 
 
 def result(outcome: Outcome) -> dict[str, Any]:
-    """The content of result.json. Latencies are in cycles; None where nothing was compiled."""
-    agent = outcome.candidates["agent"]
+    """The content of result.json. Latencies are in cycles; None where nothing was compiled.
 
-    def pair(candidate: Candidate) -> dict[str, float | None]:
-        return {"predicted": candidate.predicted, "compiled": candidate.compiled}
+    `found_by` says of each source what really found its mapping (`agent.planner.finders`),
+    `missing` why there is none."""
+    best = outcome.best
 
-    cycles = {source: pair(outcome.candidates[source]) for source in _sources(outcome)}
+    def pair(candidate: Planned) -> dict[str, float | None]:
+        return {"predicted": candidate.predicted, "compiled": _compiled(candidate)}
+
+    candidates = [outcome.candidates[source] for source in _sources(outcome)]
+    planner = outcome.candidates.get("planner")
+    nothing = {"xla_default": {"predicted": None, "compiled": None}}  # where no file brings it
     return {
         "program": outcome.program,
         "target": outcome.target.name,
@@ -45,30 +56,44 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "versions": {"malloc_game": mg.__version__, **outcome.versions},
         "seed": outcome.seed,
         "seconds": round(outcome.seconds, 3),
-        "best_source": outcome.best.source,
+        "stopped": outcome.stopped,
+        "best_source": best.source,
         "compiled_speedup": outcome.compiled_speedup,
         "compiled_speedup_monotone": outcome.compiled_speedup_monotone,
-        "honoured": agent.honoured,
-        "best_honoured": outcome.best.honoured,
-        "latency_cycles": {**cycles, "best": pair(outcome.best)},
+        "best_honoured": best.honoured if isinstance(best, Compiled) else None,
+        "best_not_honoured": list(best.not_honoured) if isinstance(best, Compiled) else [],
+        "latency_cycles": {
+            **nothing,
+            **{c.source: pair(c) for c in candidates},
+            "best": pair(best),
+        },
+        "found_by": {c.source: c.found_by for c in candidates},
+        "honoured": planner.honoured if isinstance(planner, Compiled) else None,
+        "missing": {
+            source: {"status": missing.status, "reason": missing.reason}
+            for source, missing in outcome.missing.items()
+        },
         "clock_hz": outcome.target.clock_hz,
         "estimator": ESTIMATOR,
         "compiles": outcome.num_compiles,
-        "agent_found_by": outcome.agent_found_by,
-        "agent_games": outcome.agent_stats.get("games", 0),
-        "not_honoured": list(agent.not_honoured),
-        "best_not_honoured": list(outcome.best.not_honoured),
-        "compiler_options": dict(outcome.best.options),
+        "planner_games": outcome.planner_stats.get("games", 0),
+        "compiler_options": dict(best.options),
     }
+
+
+def _compiled(candidate: Planned) -> float | None:
+    """Its compiled latency in cycles, if it has one."""
+    return candidate.compiled if isinstance(candidate, Compiled) else None
 
 
 def run_of(outcome: Outcome) -> Run:
     """What a report of an outcome is made of."""
+    default = outcome.candidates.get("xla_default")
     return Run(
         result=result(outcome),
         problem=outcome.problem,
-        reference=outcome.candidates["xla_default"].assignment,
-        assignment=outcome.best.assignment or mg.all_default(outcome.problem),
+        reference=None if default is None else default.assignment,
+        assignment=outcome.best.assignment,
     )
 
 
@@ -79,7 +104,7 @@ def _sources(outcome: Outcome) -> list[str]:
 
 def _console() -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=110)
+    return console if console.is_terminal else Console(width=140)
 
 
 def _title(text: str) -> Text:
@@ -96,46 +121,75 @@ def show(outcome: Outcome, out: pathlib.Path | None) -> None:
     console = _console()
     table = Table(title=_title(f"{outcome.program} on {outcome.target.name}"))
     table.add_column("mapping")
+    table.add_column("found by")
     for column in ("predicted cycles", "predicted ms", "compiled cycles", "compiled ms"):
         table.add_column(column, justify="right")
     table.add_column("XLA default / this, estimated", justify="right")
-    reference = outcome.candidates["xla_default"].compiled
-    for source in (*_sources(outcome), "best"):
-        candidate = outcome.best if source == "best" else outcome.candidates[source]
-        label = LABELS[source] + (f" ({LABELS[candidate.source]})" if source == "best" else "")
-        speedup = "-"
-        if reference and candidate.compiled:
-            speedup = f"{reference / candidate.compiled:.3f}x"
+    default = outcome.candidates.get("xla_default")
+    reference = None if default is None else _compiled(default)
+    for source in (*SOURCES, "best"):
+        if source in outcome.missing:
+            table.add_row(LABELS[source], outcome.missing[source].status, *["-"] * 5)
+        candidate = outcome.best if source == "best" else outcome.candidates.get(source)
+        if candidate is None:
+            continue
+        compiled = _compiled(candidate)
         milliseconds = [
             "-" if c is None else f"{outcome.target.seconds(c) * 1e3:.4f}"
-            for c in (candidate.predicted, candidate.compiled)
+            for c in (candidate.predicted, compiled)
         ]
         table.add_row(
-            label, _cycles(candidate.predicted), milliseconds[0], _cycles(candidate.compiled),
-            milliseconds[1], speedup,
+            LABELS[source], candidate.found_by, _cycles(candidate.predicted), milliseconds[0],
+            _cycles(compiled), milliseconds[1],
+            f"{reference / compiled:.3f}" if reference and compiled else "-",
         )  # fmt: skip
     console.print(table)
-    agent = outcome.candidates["agent"]
-    if agent.honoured is not None:
-        print(
-            f"decisions: {outcome.decisions}; the compiler honoured {agent.honoured:.2%} of the"
-            f" agent's; {outcome.num_compiles} compiles, {outcome.seconds:.0f} s"
-        )
-    speedup = outcome.compiled_speedup
-    if speedup is None:
-        print("predicted only: nothing was compiled, so no speed-up is claimed")
-    elif outcome.best.source == "xla_default":
-        print("XLA's default mapping is the best that was found: nothing to change")
-    else:
-        print(
-            f"estimated cycles, XLA's default over the best, both compiled: {speedup:.3f}"
-            f" ({outcome.compiled_speedup_monotone:.3f} with monotone estimates)"
-        )
-    print(NO_CLAIM)
+    print(_effort(outcome))
+    for line in verdict(outcome):
+        print(printable(line))
     if outcome.best.options and outcome.best.source != "xla_default":
         print(_snippet(outcome, out))
     if out is not None:
         print(f"written to {out}: {', '.join(_FILES)}")
+
+
+def _effort(outcome: Outcome) -> str:
+    found = [f"decisions: {outcome.decisions}"]
+    best = outcome.best
+    if isinstance(best, Compiled) and best.source in PLANNED:
+        found.append(f"the compiler honoured {best.honoured:.2%} of the best mapping's")
+    games = outcome.planner_stats.get("games", 0)
+    effort = f"{outcome.num_compiles} compiles, {games} games, {outcome.seconds:.0f} s"
+    return "; ".join([*found, effort])
+
+
+def verdict(outcome: Outcome) -> list[str]:
+    """What came out, in a line or two. It says nothing of mappings that were not compiled."""
+    lines = []
+    if outcome.stopped is not None:
+        lines.append(f"stopped early: {outcome.stopped}; this is what was found until then")
+    ratio = outcome.compiled_speedup
+    compiled = [s for s in PLANNED if isinstance(outcome.candidates.get(s), Compiled)]
+    if ratio is None:
+        lines.append("predicted only: nothing was compiled, so no speed-up is claimed")
+    elif outcome.best.source != "xla_default":
+        monotone = outcome.compiled_speedup_monotone
+        also = "" if monotone is None else f" ({monotone:.3f} with monotone estimates)"
+        lines.append(
+            f"estimated cycles, XLA's default over the best, both compiled: {ratio:.3f}{also};"
+            f" found by {outcome.best.found_by}"
+        )
+    elif compiled:
+        lines.append("XLA's default mapping is the best that was found: nothing to change")
+    elif outcome.decisions == 0:
+        lines.append("there is nothing to decide: XLA's default is the only mapping")
+    else:
+        lines.append("no other mapping was compiled, so XLA's default stands: nothing is known")
+    for source, missing in outcome.missing.items():
+        if missing.reason:
+            lines.append(f"{LABELS[source]}: {missing.status}: {missing.reason}")
+    lines.append(NO_CLAIM)
+    return lines
 
 
 def _snippet(outcome: Outcome, out: pathlib.Path | None) -> str:
@@ -233,7 +287,7 @@ def evaluate(
     for name, assignment in assignments.items():
         found = mg.latency(problem, assignment)
         # What XLA placed uses slices and other means that the game's rules do not know.
-        is_xlas = assignment.source.startswith(("xla_default", "guided"))
+        is_xlas = assignment.source.startswith(_PLACED_BY_XLA)
         violations = mg.check(problem, assignment, expressible=not is_xlas)
         rows.append(
             {

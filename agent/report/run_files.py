@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.tuning.outcome import SOURCES
 from malloc_game.errors import MallocGameError
 from malloc_game.problem.files import is_of_result, read_json
@@ -30,8 +31,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "best_not_honoured": (list,),
     "latency_cycles": (dict,),
     "compiles": (int,),
-    "agent_found_by": (str, type(None)),
-    "agent_games": (int,),
+    "found_by": (dict,),
+    "planner_games": (int,),
     "compiler_options": (dict,),
 }
 
@@ -64,6 +65,11 @@ class Run:
         }
 
     @property
+    def found_by(self) -> str:
+        """What found the best mapping, as in `agent.planner.finders`."""
+        return self.result["found_by"][self.result["best_source"]]
+
+    @property
     def before(self) -> mg.Assignment:
         """What the best mapping is compared with: XLA's default, else everything in default."""
         return self.reference or mg.all_default(self.problem)
@@ -93,7 +99,7 @@ def load_run(directory: pathlib.Path) -> Run:
                 f"{directory} has no {name}; name a directory that"
                 " `mallocgame optimize PROGRAM --out DIR` wrote"
             )
-    result = read_json(directory / RESULT)
+    result = _of_now(read_json(directory / RESULT))
     _check_result(result, f"{directory / RESULT}")
     problem = mg.load_problem(directory / PROBLEM)
     if problem.target.name != result["target"]:
@@ -104,6 +110,36 @@ def load_run(directory: pathlib.Path) -> Run:
     reference = mg.load_reference(directory / PROBLEM, problem)
     assignment = mg.load_assignment(directory / ASSIGNMENT, problem)
     return Run(result, problem, reference, assignment)
+
+
+# What earlier versions called some of the planner's `finders`.
+_FORMER_NAMES = {
+    "self_play": finders.NETWORK_PLAY,
+    "greedy_play": finders.NETWORK_PLAY,
+    "perturbation": finders.NETWORK_PERTURBATION,
+    "stretches": finders.CPSAT_LNS,
+    "drawn costs": finders.THOMPSON,
+    "seed": "a game given at the start",
+}
+
+
+def _of_now(content: Any) -> Any:
+    """The content of a result.json in the fields of now; earlier versions called the planner agent,
+    and did not say what found the other mappings."""
+    if not isinstance(content, dict) or "agent_found_by" not in content:
+        return content
+    content = dict(content)
+    name, games = content.pop("agent_found_by"), content.pop("agent_games", None)
+    latencies = content.get("latency_cycles")
+    if isinstance(latencies, dict) and "agent" in latencies:
+        content["latency_cycles"] = {
+            "planner" if source == "agent" else source: pair for source, pair in latencies.items()
+        }
+    if content.get("best_source") == "agent":
+        content["best_source"] = "planner"
+    planner = _FORMER_NAMES.get(name, name) if isinstance(name, str) else "planner"
+    found_by = {**finders.OF_SOURCES, "planner": planner}
+    return content | {"found_by": found_by, "planner_games": games}
 
 
 def _check_result(content: Any, where: str) -> None:
@@ -125,6 +161,17 @@ def _check_result(content: Any, where: str) -> None:
     for source in ("best", "all_default"):  # these are always predicted
         predicted = latencies[source]["predicted"]
         _check(predicted, _NUMBER, f"{where}: latency_cycles.{source}.predicted")
+    missing = content.setdefault("missing", {})  # earlier versions do not say
+    _check(missing, (dict,), f"{where}: missing")
+    for source, why in missing.items():
+        _check(why, (dict,), f"{where}: missing.{source}")
+        for name in ("status", "reason"):
+            _check(why.get(name), (str,), f"{where}: missing.{source}.{name}")
+    _check(content.setdefault("stopped", None), (str, type(None)), f"{where}: stopped")
+    for found_by in content["found_by"].values():
+        _check(found_by, (str,), f"{where}: found_by")
+    if content["best_source"] not in content["found_by"]:
+        raise MallocGameError(f"{where}: found_by has no {content['best_source']!r}")
     for message in content["best_not_honoured"]:
         _check(message, (str,), f"{where}: best_not_honoured")
     for option in content["compiler_options"].values():

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from agent.planner import finders
 from agent.report.data import Map, known_share
 from agent.report.run_files import Run
-from agent.tuning.outcome import DRAWN, LABELS
+from agent.tuning.outcome import LABELS, PLANNED
 from malloc_game.estimator import NO_CLAIM
 from malloc_game.problem.target import MIB
-
-_FOUND_BY = {
-    "agent": "Gumbel MuZero planning on this program",
-    "greedy": "greedy by benefit, with costs corrected by compiles",
-    "guided": "a search over what XLA may place by itself",
-    "xla_default": "nothing that was compiled is faster",
-    "all_default": "alternate memory slows this program down",
-}
-_AGENT_FOUND_BY = {
-    "seed": "one of the games that the agent was given at the start; it found none better",
-    "self_play": "the agent’s search chose every move",
-    "greedy_play": "the agent’s search chose every move, without noise",
-    "perturbation": "the agent changed some moves of an earlier game",
-    DRAWN: "planned under costs drawn from what they may be, where no compile had shown them",
-}
 
 
 def cycles_text(cycles: float | None) -> str:
@@ -110,6 +96,9 @@ def headline(run: Run) -> Headline:
             f"{cycles_text(reference.compiled)} cycles compiled"
             f" ({time_text(seconds(reference.compiled))})."
         )
+        if not any(latencies[s].compiled for s in PLANNED if s in latencies):
+            text = "no other mapping was compiled, so XLA’s default stands"
+            return Headline("Nothing is known", text, detail, "open")
         text = "XLA’s default mapping has the fewest estimated cycles of all that was compiled"
         return Headline("Nothing to change", text, detail, "even")
     detail = (
@@ -134,10 +123,7 @@ def facts(run: Run, maps: tuple[Map, Map]) -> list[Fact]:
             " not believed"
         )
         found.append(Fact("Ratio, monotone", f"{monotone:.3f}", text))
-    how = _FOUND_BY.get(source, "")
-    if source == "agent":
-        how = _AGENT_FOUND_BY.get(result["agent_found_by"] or "", how)
-    found.append(Fact("Found by", LABELS.get(source, source), how))
+    found.append(Fact("Found by", run.found_by, finders.MEANING.get(run.found_by, "")))
     if best.compiled and best.predicted is not None:
         now = maps[1].profile.total / best.compiled
         text = (
@@ -157,7 +143,7 @@ def facts(run: Run, maps: tuple[Map, Map]) -> list[Fact]:
         text = "to take: which values are in alternate memory, and when"
         found.append(Fact("Decisions", f"{result['decisions']:,}", text))
     compiles = result["compiles"]
-    text = f"{compiles:,} compile{'s' * (compiles != 1)}, {result['agent_games']:,} games"
+    text = f"{compiles:,} compile{'s' * (compiles != 1)}, {result['planner_games']:,} games"
     found.append(Fact("Effort", f"{result['seconds']:,.0f} s", f"{text}, seed {result['seed']}"))
     return found
 
@@ -205,6 +191,18 @@ def rows(run: Run) -> list[Row]:
                 is_best=source == run.result["best_source"],
             )
         )
+    return found
+
+
+def missing(run: Run) -> list[str]:
+    """Of the mappings that there are not, why; and why the run ended early, if it did."""
+    found = [
+        f"{LABELS.get(source, source)}: {why['status']}"
+        + (f" ({why['reason']})" if why["reason"] else "")
+        for source, why in run.result["missing"].items()
+    ]
+    if run.result["stopped"]:
+        found.append(f"the run was stopped early: {run.result['stopped']}")
     return found
 
 

@@ -34,7 +34,7 @@ class BackgroundPlanner:
 
     make: called in that thread, when it is started first. on_change: called there, before the
     planner goes on with another problem. Leave the `with` block to end the thread; it finishes the
-    iteration that is under way."""
+    iteration that is under way. An exception of planning ends planning and nothing else."""
 
     def __init__(
         self,
@@ -62,7 +62,9 @@ class BackgroundPlanner:
         trace: TracebackType | None,
     ) -> None:
         self._is_over.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        # Who has pressed Ctrl-C does not wait for an iteration, which may take a minute.
+        is_interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._thread.shutdown(wait=not is_interrupted, cancel_futures=True)
 
     def start(self, deadline: float) -> None:
         """Plans from now on. deadline: of `time.monotonic()`, after which no iteration begins."""
@@ -79,22 +81,24 @@ class BackgroundPlanner:
         self._next.append((problem, known))
 
     def best(self) -> Best | None:
-        """The best mapping so far, while it plans, too; None while the planner is being made.
-
-        What planning raised is raised here, too."""
-        if self._running is not None and self._running.done():
-            self._running.result()
+        """The best mapping so far, while it plans, too, and after a fault of it; None while the
+        planner is being made."""
         return None if self._planner is None else self._planner.best
 
-    def stop(self) -> ProblemPlanner:
-        """Waits for the iteration under way; the planner, which then rests.
+    @property
+    def fault(self) -> BaseException | None:
+        """What ended planning before it was stopped, if anything did."""
+        if self._running is None or not self._running.done():
+            return None
+        return self._running.exception()
 
-        Whatever planning raised is raised here."""
+    def stop(self) -> ProblemPlanner | None:
+        """Waits for the iteration under way; the planner, which then rests. None: none was made.
+
+        What planning raised is in `fault`."""
         assert self._running is not None, "nothing was started"
         self._is_over.set()
-        running, self._running = self._running, None
-        running.result()
-        assert self._planner is not None
+        self._running.exception()
         return self._planner
 
     def _run(self, deadline: float) -> None:

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 import malloc_game as mg
-from agent.tuning.guided import VARIANTS, Found, GuidedSearch, State
-from agent.tuning.outcome import Candidate
+from agent.planner import finders
+from agent.tuning.guided import VARIANTS, GuidedSearch, State
+from agent.tuning.outcome import (
+    CRASHED,
+    FAILED,
+    NOT_TRIED,
+    REFUSED,
+    TIMED_OUT,
+    Compiled,
+    Improvement,
+    Missing,
+)
+from malloc_game.errors import one_line
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
-from workloads.compiler.session import Compiled, CompilerSession
-from workloads.errors import CompileError, CompilerKilled
+from workloads.compiler.session import Compiled as CompiledModule
+from workloads.compiler.session import CompilerSession
+from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
 from workloads.extraction.all_default import compiled_on_the_way
 from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.pipeline import extract_session
@@ -42,6 +54,8 @@ _REFUSALS = 2
 _FIRST_CHECKS = 20
 # What the search promises is compiled if it is so much below the best so far.
 _WORTH_A_COMPILE = 0.999
+# A kill may be the fault of one mapping, which needs too much memory; so many in a row are not.
+_MAX_KILLS = 3
 _MAX_DRAWS = 4  # of costs, for a plan that is worth a compile
 
 
@@ -57,11 +71,14 @@ class CompilerLoop:
         self.session = session
         self.say = say
         self.deadline = float("inf")
-        self.num_compiles = 0
-        self.candidates: dict[str, Candidate] = {}
+        self.candidates: dict[str, Compiled] = {}
+        self._missing: dict[str, Missing] = {}  # the last failure of each source
+        self._kills = 0  # of the compiler, one after the other
         self.refusals: dict[int, int] = {}
         self.repairs = Repairs()
-        self.tried: dict[mg.Assignment, Candidate | None] = {}  # whoever made it; None: refused
+        # What became of mappings, whoever made them: of those that were asked for, and of those
+        # that the compiler made of them. None: refused.
+        self.tried: dict[mg.Assignment, Compiled | None] = {}
         # What of it should have been in alternate memory, and was not: (value, time), as of a
         # `Difference`. And of that what is not planned with any more.
         self._missed: dict[mg.Assignment, frozenset[tuple[int, int | None]]] = {}
@@ -69,7 +86,7 @@ class CompilerLoop:
         self._to_plan: tuple[mg.Problem, frozenset, mg.Problem] | None = None
         self.guided: GuidedSearch | None = None
         self.began = time.monotonic()
-        self.history: list[tuple[float, float]] = []  # see `Outcome`
+        self.history: list[Improvement] = []
 
     def extract(self, probe_seconds: float) -> None:
         """The two compiles that every run needs, and the problem that comes of them.
@@ -82,46 +99,62 @@ class CompilerLoop:
             self.say,
             probe_seconds=probe_seconds,
             meanwhile=greedy_assignment,
-            on_compiled=lambda judged: self._note_time(judged.cycles),
+            on_compiled=lambda source, judged: self._note_time(
+                judged.cycles, finders.OF_SOURCES[source]
+            ),
         )
-        self.num_compiles += 2
         self.extraction, self.xla_default = found.extraction, found.xla_default
         self.seconds_of_first = found.seconds_per_compile
         self.repairs.patience = self.seconds_of_first
         problem = self.extraction.problem
         everything = mg.all_default(problem)
-        self.candidates["all_default"] = Candidate(
+        self.candidates["all_default"] = Compiled(
             "all_default",
+            finders.ALL_DEFAULT,
             everything,
             mg.latency(problem, everything).cycles,
-            found.all_default_latency.cycles,
-            1.0,
-            options=dict(found.all_default.options),
+            dict(found.all_default.options),
+            compiled=found.all_default_latency.cycles,
+            honoured=1.0,
         )
-        self.candidates["xla_default"] = Candidate(
+        self.candidates["xla_default"] = Compiled(
             "xla_default",
+            finders.XLA_DEFAULT,
             self.xla_default,
             mg.latency(problem, self.xla_default).cycles,
-            found.xla_default_latency.cycles,
-            1.0,
+            compiled=found.xla_default_latency.cycles,
+            honoured=1.0,
         )
         if (compiled := compiled_on_the_way(self.session)) is not None:
-            self.num_compiles += 1
-            self.take_in(compiled, "guided")
+            self.take_in(compiled, "guided", finders.GUIDED)
 
-    def take_in(self, compiled: Compiled, source: str) -> tuple[float, mg.Assignment]:
+    @property
+    def num_compiles(self) -> int:
+        """See `Outcome.num_compiles`."""
+        return self.session.num_compiles
+
+    @property
+    def xla_default_cycles(self) -> float:
+        """Compiled latency of XLA's default."""
+        return self.candidates["xla_default"].compiled
+
+    def take_in(
+        self, compiled: CompiledModule, source: str, found_by: str
+    ) -> tuple[float, mg.Assignment]:
         """Learn from a compile in which XLA placed what it might; a candidate of `source`.
 
         Returns its cycles, and what it does."""
         problem = self.extraction.problem
-        judged, found = self.extraction.take_in(compiled, f"{source}, compiled", is_ours=True)
-        predicted = mg.latency(problem, found).cycles
-        self._keep(
-            source,
-            Candidate(source, found, predicted, judged.cycles, 1.0, options=compiled.options),
-        )
-        reference = self.candidates["xla_default"].compiled
-        self.say(f"{source}: compiled {judged.cycles / reference:.3f} of XLA's default")
+        judged, found = self.extraction.take_in(compiled, found_by, is_ours=True)
+        candidate = Compiled(
+            source, found_by, found, mg.latency(problem, found).cycles, dict(compiled.options),
+            compiled=judged.cycles, honoured=1.0,
+        )  # fmt: skip
+        self.tried[_anonymous(found)] = candidate
+        self._keep(candidate)
+        self._kills = 0
+        share = judged.cycles / self.xla_default_cycles
+        self.say(f"{found_by}: compiled {share:.3f} of XLA's default")
         return judged.cycles, found
 
     @property
@@ -136,7 +169,7 @@ class CompilerLoop:
         each = max(self.seconds_of_first * _OF_FIRST, 0.5)
         count = min(int(seconds / each), _MAX_CALIBRATIONS)
         if count >= _MIN_CALIBRATIONS:
-            done = calibrate(
+            calibrate(
                 self.session,
                 self.extraction,
                 compiles=2 + count,
@@ -144,7 +177,6 @@ class CompilerLoop:
                 seconds=seconds,
                 progress=lambda message: self.say(f"calibration: {message}"),
             )
-            self.num_compiles += len(done.steps)
 
     def correct_greedy(self, seconds: float) -> None:
         """Greedy plans, is compiled, learns, until prediction and compiler agree.
@@ -152,8 +184,7 @@ class CompilerLoop:
         As often as fits the time, once in any case."""
 
         def note(done: Round) -> None:
-            self.num_compiles += 1
-            self._note("greedy", done)
+            self._note("greedy", finders.GREEDY, done)
 
         correct(
             self.session,
@@ -182,17 +213,16 @@ class CompilerLoop:
         corrected and nothing is refused for good, it is the best."""
         self._given_up |= self._missed.get(_anonymous(assignment), frozenset())
 
-    def best(self) -> Candidate:
+    def best(self) -> Compiled:
         """The fastest of all candidates so far."""
-        compiled = (c for c in self.candidates.values() if c.compiled)
-        return min(compiled, key=lambda c: c.compiled)
+        return min(self.candidates.values(), key=lambda c: c.compiled)
 
     def best_compiled(self) -> float:
         """Its cycles."""
         return self.best().compiled
 
-    def promises(self, assignment: mg.Assignment, deviations: float = 1.0) -> bool:
-        """Whether it may well be faster than all so far, and was not compiled yet.
+    def may_be_best(self, assignment: mg.Assignment, deviations: float = 1.0) -> bool:
+        """The lower-confidence-bound test: whether a mapping is new and may well be the fastest.
 
         That is, if costs that no compile has shown turn out so many standard deviations better."""
         if _anonymous(assignment) in self.tried:
@@ -202,15 +232,15 @@ class CompilerLoop:
         predicted *= 1.0 - deviations * deviation
         return predicted < self.best_compiled() * _WORTH_A_COMPILE
 
-    def plan_drawn(self, rng: np.random.Generator) -> mg.Assignment | None:
-        """A plan that is new and would be the fastest if costs that no compile has shown were what
-        is drawn for them; None if no draw leads to one.
+    def plan_sampled(self, rng: np.random.Generator) -> mg.Assignment | None:
+        """Thompson sampling: a plan that is new and would be the fastest if costs that no compile
+        has shown were what is sampled for them; None if no sample leads to one.
 
         Whoever plans under the costs as they are expected has nothing new once all that it uses is
         known. Compiled, such a plan shows what would have to be known for a better one."""
         problem, best = self.problem_to_plan(), self.best()
         deviations = self.extraction.uncertainty
-        if best.assignment is None or not best.compiled or not any(map(np.any, deviations)):
+        if not best.compiled or not any(map(np.any, deviations)):
             return None
         for _ in range(_MAX_DRAWS):
             drawn = with_costs_sampled(problem, deviations, rng)
@@ -220,46 +250,87 @@ class CompilerLoop:
                 return found
         return None
 
-    def propose(self, source: str, assignment: mg.Assignment) -> bool:
-        """Compile an assignment and keep it if it is its source's best; False if it is not new."""
+    def propose(self, assignment: mg.Assignment, found_by: str) -> bool:
+        """Compile a plan and keep it if it is the planner's best; False if it is not new.
+
+        found_by: what found it, as in `finders`, or a solver's name."""
         if _anonymous(assignment) in self.tried:
-            self._keep(source, self.tried[_anonymous(assignment)])
+            known = self.tried[_anonymous(assignment)]
+            if known is not None:
+                self._keep(dataclasses.replace(known, source="planner"))
             return False
         predicted = mg.latency(self.extraction.problem, assignment).cycles
         try:
             found = verify(self.session, self.extraction, assignment, repairs=self.repairs)
-        except CompilerKilled:
-            raise
         except CompileError as error:  # refused, or too much for the compiler: the loop goes on
-            self._note(source, Round(assignment, predicted, None, str(error)))
-            self.say(f"{source}: the compiler would not have the assignment ({error})")
+            self.tried[_anonymous(assignment)] = None
+            self.note_failure("planner", found_by, error)
             return False
-        finally:
-            self.num_compiles += 1
-        candidate = self._note(source, Round(assignment, predicted, found))
-        reference = self.candidates["xla_default"].compiled
+        candidate = self._take_note("planner", found_by, assignment, predicted, found)
+        default = self.xla_default_cycles
         how = "" if found.mode == MODES[0].name else f" ({found.mode})"
         self.say(
-            f"{source}: predicted {predicted / reference:.3f}, compiled"
-            f" {candidate.compiled / reference:.3f} of XLA's default,"
+            f"planner, {found_by}: predicted {predicted / default:.3f}, compiled"
+            f" {candidate.compiled / default:.3f} of XLA's default,"
             f" {found.honoured:.1%} honoured{how}"
         )
         return True
 
-    def _note(self, source: str, done: Round) -> Candidate | None:
+    def note_failure(self, source: str, found_by: str, error: CompileError) -> None:
+        """Remember and say that the compiler would not have what `source` asked for, or died.
+
+        Raises: CompilerKilled: it was killed again and again, so that nothing comes of going on.
+        """
+        self._kills = self._kills + 1 if isinstance(error, CompilerKilled) else 0
+        status = CRASHED
+        if isinstance(error, OverrideError):
+            status = REFUSED
+        elif isinstance(error, CompileTimeout):
+            status = TIMED_OUT
+        self._missing[source] = Missing(status, str(error))
+        self.say(f"{source}, {found_by}: {status} ({error})")
+        if self._kills >= _MAX_KILLS:
+            raise error
+
+    def note_fault(self, source: str, error: BaseException) -> None:
+        """Remember and say that planning failed, which is no fault of the compiler."""
+        self._missing[source] = Missing(FAILED, f"{type(error).__name__}: {one_line(error)}")
+        self.say(f"{source}: {FAILED} ({self._missing[source].reason})")
+
+    def missing(self, sources: Iterable[str]) -> dict[str, Missing]:
+        """Of these sources those without a mapping, and why."""
+        return {
+            source: self._missing.get(source, Missing(NOT_TRIED))
+            for source in sources
+            if source not in self.candidates
+        }
+
+    def _note(self, source: str, found_by: str, done: Round) -> None:
         """Remember what became of a compile, and keep it if it is the best of its source."""
-        assignment, found = done.assignment, done.verification
-        self.tried.setdefault(_anonymous(assignment), None)
-        if found is None:
-            return None
+        if done.verification is None:
+            self.tried.setdefault(_anonymous(done.assignment), None)
+            self._missing[source] = Missing(REFUSED, done.failure)
+        else:
+            self._take_note(source, found_by, done.assignment, done.predicted, done.verification)
+
+    def _take_note(
+        self,
+        source: str,
+        found_by: str,
+        assignment: mg.Assignment,
+        predicted: float,
+        found: Verification,
+    ) -> Compiled:
+        self._kills = 0
         self._note_refusals(assignment, found)
         self._missed[_anonymous(assignment)] = found.missed
-        candidate = Candidate(
-            source, self._realised(assignment, found), done.predicted, found.cycles,
-            found.honoured, found.not_honoured, found.options,
+        candidate = Compiled(
+            source, found_by, self._realised(assignment, found), predicted, dict(found.options),
+            compiled=found.cycles, honoured=found.honoured, not_honoured=found.not_honoured,
         )  # fmt: skip
         self.tried[_anonymous(assignment)] = candidate
-        self._keep(source, candidate)
+        self.tried.setdefault(_anonymous(found.assignment), candidate)
+        self._keep(candidate)
         return candidate
 
     def seconds_of_guided(self) -> float:
@@ -280,38 +351,51 @@ class CompilerLoop:
         assert self.guided is not None
         end = time.monotonic() + min(seconds, max(self.left(), 0.0))
         self.guided.rank()
-        for source in ("greedy", "agent"):
+        for source in ("greedy", "planner"):
             known = self.candidates.get(source)
-            if known is not None and known.assignment is not None:
+            if known is not None:
                 self.guided.consider(self.guided.guided_by(known.assignment))
         while time.monotonic() < end and self.guided.step():
             pass
 
-    def compile_guided(self) -> bool:
-        """Compile what the search thinks most of, if it promises to be the best of all; whether."""
+    def compile_guided(self) -> None:
+        """Compile what the search thinks most of, if it may well be the best of all."""
         assert self.guided is not None
-        found = self.guided.compile_best(below=self.best_compiled() * _WORTH_A_COMPILE)
+        try:
+            found = self.guided.compile_best(below=self.best_compiled() * _WORTH_A_COMPILE)
+        except CompileError as error:
+            self.note_failure("guided", finders.GUIDED, error)
+            return
         if found is None:
-            return False
-        self.num_compiles += 1
-        self._keep("guided", _guided_candidate(found))
-        reference = self.candidates["xla_default"].compiled
-        self.say(
-            f"guided: predicted {found.predicted / reference:.3f}, compiled"
-            f" {found.cycles / reference:.3f} of XLA's default after {self.guided.checks} checks"
+            return
+        self._keep(
+            Compiled(
+                "guided",
+                finders.GUIDED,
+                found.assignment,
+                found.predicted,
+                dict(found.options),
+                compiled=found.cycles,
+                honoured=1.0,  # nothing was asked that could be lost
+            )  # fmt: skip
         )
-        return True
+        default = self.xla_default_cycles
+        self.say(
+            f"{finders.GUIDED}: predicted {found.predicted / default:.3f}, compiled"
+            f" {found.cycles / default:.3f} of XLA's default after {self.guided.checks} dry runs"
+        )
 
-    def _keep(self, source: str, candidate: Candidate | None) -> None:
-        """Let `candidate` stand for `source` if nothing that `source` proposed was faster."""
-        known = self.candidates.get(source)
-        if candidate and (known is None or candidate.compiled < known.compiled):
-            self.candidates[source] = dataclasses.replace(candidate, source=source)
-            self._note_time(candidate.compiled)
+    def _keep(self, candidate: Compiled) -> None:
+        """Let `candidate` stand for its source if nothing of that was faster."""
+        known = self.candidates.get(candidate.source)
+        if known is None or candidate.compiled < known.compiled:
+            self.candidates[candidate.source] = candidate
+            self._note_time(candidate.compiled, candidate.found_by)
 
-    def _note_time(self, cycles: float) -> None:
-        if not self.history or cycles < self.history[-1][1]:
-            self.history.append((round(time.monotonic() - self.began, 2), cycles))
+    def _note_time(self, cycles: float, found_by: str) -> None:
+        if not self.history or cycles < self.history[-1].cycles:
+            seconds = round(time.monotonic() - self.began, 2)
+            self.history.append(Improvement(seconds, cycles, found_by))
 
     def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
         """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
@@ -339,13 +423,16 @@ class CompilerLoop:
             self.extraction.refuse(values, uses)
             self.extraction.refresh()
 
-    def monotone_speedup(self, best: Candidate) -> float:
-        """Speed-up of `best` over XLA's default by monotone-clamped cycles."""
+    def monotone_speedup(self, best: Compiled) -> float | None:
+        """XLA's default over `best` by monotone-clamped cycles; None if the compiler fails."""
         # From the cache: a run that tries hundreds of mappings need not keep their programs.
-        default, fastest = (
-            self.extraction.monotone_latency(self.session.compile(candidate.options)).cycles
-            for candidate in (self.candidates["xla_default"], best)
-        )
+        try:
+            default, fastest = (
+                self.extraction.monotone_latency(self.session.compile(candidate.options)).cycles
+                for candidate in (self.candidates["xla_default"], best)
+            )
+        except CompileError:
+            return None
         return default / fastest if fastest else 1.0
 
     def left(self) -> float:
@@ -360,10 +447,3 @@ class CompilerLoop:
 
 def _anonymous(assignment: mg.Assignment) -> mg.Assignment:
     return dataclasses.replace(assignment, source="")
-
-
-def _guided_candidate(found: Found) -> Candidate:
-    """A compiled state of the search as a candidate: nothing was asked that could be lost."""
-    return Candidate(
-        "guided", found.assignment, found.predicted, found.cycles, 1.0, options=found.options
-    )

@@ -20,7 +20,7 @@ import numpy as np
 from malloc_game import Assignment, Problem, latency
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.costs.judge import CompiledLatency
-from workloads.errors import CompileError, CompilerKilled
+from workloads.errors import CompileError
 from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
 from workloads.overrides.permits import Benefits, placeable, placing_first, values_inside
@@ -239,7 +239,7 @@ class GuidedSearch:
         """Compile the most promising state that was not; learn from it, and rank all states anew.
 
         None if there is none that promises more than what was compiled, or fewer cycles than
-        `below`, or if the compiler fails.
+        `below`. Raises: CompileError: the compiler fails; the state is not tried again.
         """
         state, predicted = self._most_promising()
         if state is None or predicted >= min([below, *(f.cycles for f in self.found)]):
@@ -248,12 +248,10 @@ class GuidedSearch:
         self._compiled[state] = None
         try:
             judged, assignment = self._compile(options)
-        except CompilerKilled:
-            raise
         except CompileError:
             self._placed[state] = None
             self.rank()
-            return None
+            raise
         found = Found(state, predicted, judged, assignment, options)
         self._compiled[state], self._placed[state] = found, assignment
         self.found.append(found)

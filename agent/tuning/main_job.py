@@ -1,34 +1,37 @@
-"""The main job: a program goes in, a better-compiled program comes out.
+"""The main job: a program goes in, a program compiled under another mapping comes out.
 
-Extract the problem with the real compiler, let the rivals and the agent play, compile what they
-propose, correct the costs with what the compiler says, and go on until the time is up. The best of
-everything compiled wins; XLA's default is one of the candidates, so the result is never slower.
+Extract the problem with the real compiler, plan, compile what is planned, correct the costs with
+what the compiler says, and go on until the time is up. The best of everything compiled wins; XLA's
+default is one of the candidates.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
+from collections.abc import Mapping
 
 import malloc_game as mg
 from agent.learning.config import AgentConfig
+from agent.planner import finders
 from agent.planner.pretrained_planner import make_planner
 from agent.planner.problem_planner import ProblemPlanner
 from agent.tuning.background import BackgroundPlanner
 from agent.tuning.compiler_loop import CompilerLoop, Progress, probing_seconds
-from agent.tuning.outcome import PLANNED, SOURCES, Candidate, Outcome
+from agent.tuning.outcome import FAILED, NOT_TRIED, PLANNED, Missing, Outcome, Planned
 from agent.tuning.proposing import Proposing, turn_seconds
 from agent.tuning.turns import take_turns
+from malloc_game.errors import one_line
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
-from workloads.overrides.packing import SORT_ORDER_OPTION as SORT_ORDER_OPTION
+from workloads.errors import CompileError
 from workloads.overrides.text import EXACT_OPTIONS, overrides
 
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
 _CALIBRATION_SHARE = 0.1
-# Share of it for the rounds of the greedy rival, of which one is made in any case.
+# Share of it for the rounds of greedy, of which one is made in any case.
 _GREEDY_SHARE = 0.2
+INTERRUPTED = "interrupted"
 
 
 def _no_progress(message: str) -> None:
@@ -54,8 +57,12 @@ def optimize(
     timeout: seconds for one compile. deadline: of `time.monotonic()`, in place of a budget; but
     for these two, a compile that is under way then is stopped.
 
+    Once those two are there, nothing loses what was found: a fault of the compiler or of planning,
+    or Ctrl-C, ends the run early, and `Outcome.stopped` says why.
+
     Raises:
-      WorkloadError: the program or target cannot be used; CompileError: the compiler failed.
+      WorkloadError: the program or target cannot be used; CompileError: the compiler failed at one
+        of the first two compiles.
     """
     say = progress or _no_progress
     began = time.monotonic()
@@ -69,74 +76,93 @@ def optimize(
         problem = loop.extraction.problem
         decisions = int(mg.encode(problem).num_decisions)
         say(f"{decisions} decisions, {len(problem.instructions)} timed instructions")
-        found_by, stats = None, {}
+        stats: dict = {}
+        stopped, is_interrupted = None, False
         if decisions == 0:
             say("nothing to decide: the compiler's default is the only mapping")
         else:
             session.deadline = math.inf if deadline is None else deadline
-            found_by, stats = _plan(loop, config, seed, budget, is_hard=deadline is not None)
+            try:
+                _plan(loop, config, seed, budget, stats, is_hard=deadline is not None)
+            except KeyboardInterrupt:
+                stopped, is_interrupted = INTERRUPTED, True
+            except Exception as error:  # whatever it is, what was found stands
+                stopped = f"{type(error).__name__}: {one_line(error)}"
             session.deadline = math.inf
-        for source in PLANNED:
-            if source not in loop.candidates:
-                nothing = loop.candidates["all_default"]
-                loop.candidates[source] = dataclasses.replace(nothing, source=source)
-        best = min(
-            (loop.candidates[s] for s in ("xla_default", "all_default", *PLANNED)),
-            key=lambda c: c.compiled,
-        )
+        if stopped is not None:
+            say(f"stopped early ({stopped}); what was found until now stands")
+        best = loop.best()
         return Outcome(
             problem=loop.extraction.problem,
-            target=loop.extraction.target,
             program=session.name,
             decisions=decisions,
             versions=dict(loop.extraction.versions),
             seed=seed,
             seconds=time.monotonic() - began,
-            candidates=loop.candidates,
+            candidates=dict(loop.candidates),
+            missing=loop.missing(PLANNED),
             best=best,
-            agent_found_by=found_by,
             num_compiles=loop.num_compiles,
-            agent_stats=stats,
-            compiled_speedup_monotone=loop.monotone_speedup(best),
+            planner_stats=stats,
+            compiled_speedup_monotone=None if stopped else loop.monotone_speedup(best),
             history=tuple(loop.history),
+            stopped=stopped,
+            is_interrupted=is_interrupted,
         )
 
 
 def _plan(
-    loop: CompilerLoop, config: AgentConfig | None, seed: int, budget: float, is_hard: bool
-) -> tuple[str | None, dict]:
-    """Greedy first, then all others by turns, while the agent plans; but the agent alone where one
-    compile is all there is time for. Who found the agent's best, and the planner's statistics.
+    loop: CompilerLoop,
+    config: AgentConfig | None,
+    seed: int,
+    budget: float,
+    stats: dict,
+    is_hard: bool,
+) -> None:
+    """Greedy first, then all others by turns, while the planner plans; but the planner alone where
+    one compile is all there is time for.
 
-    is_hard: what is compiled after the deadline is of no use."""
+    stats: gets the planner's statistics. is_hard: what is compiled after the deadline is of no use.
+    """
     problem, known = loop.extraction.problem, (loop.xla_default,)
     with BackgroundPlanner(
         lambda: make_planner(problem, seed, config, known=known),
         on_change=lambda planner: _say_how_far(loop, planner),
     ) as background:
-        loop.say("the agent sets out")
+        loop.say("the planner sets out")
         background.start(loop.deadline)
-        loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+        try:
+            loop.calibrate(budget * _CALIBRATION_SHARE, seed)
+        except CompileError as error:
+            loop.note_failure("greedy", "calibration", error)
         proposing = Proposing(loop, background, problem, seed, budget)
         spare = loop.seconds_before_the_last() if is_hard else None
         if spare is None or not proposing.only_turn(spare):
-            loop.correct_greedy(budget * _GREEDY_SHARE)
+            try:
+                loop.correct_greedy(budget * _GREEDY_SHARE)
+            except CompileError as error:
+                loop.note_failure("greedy", finders.GREEDY, error)
         proposing.plan_anew()
         take_turns(proposing.turns(), loop.best_compiled, loop.left)
         planner = background.stop()
+        if background.fault is not None:
+            loop.note_fault("planner", background.fault)
+        if planner is None:
+            return
+        stats |= planner.stats()
         _say_how_far(loop, planner)
-        is_missing = "agent" not in loop.candidates
-        if is_missing or (not is_hard and loop.promises(planner.best.assignment)):
-            proposing.propose(planner.best.assignment, planner.best.source)
-        return proposing.found_by, planner.stats()
+        best = planner.best
+        is_missing = "planner" not in loop.candidates
+        if is_missing or (not is_hard and loop.may_be_best(best.assignment)):
+            loop.propose(best.assignment, best.source)
 
 
 def _say_how_far(loop: CompilerLoop, planner: ProblemPlanner) -> None:
-    stats, reference = planner.stats(), loop.candidates["xla_default"].compiled
+    stats, best = planner.stats(), planner.best
     loop.say(
-        f"agent: {stats['games']} games, {stats['updates']} updates,"
-        f" {stats['stretches']} stretches, best predicted"
-        f" {planner.best_cycles / reference:.3f} ({planner.best_source})"
+        f"planner: {stats['games']} games, {stats['updates']} updates,"
+        f" {stats['stretches']} LNS windows, best predicted"
+        f" {best.cycles / loop.xla_default_cycles:.3f} ({best.source})"
     )
 
 
@@ -149,53 +175,72 @@ def plan_offline(
     config: AgentConfig | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Plan for a problem file, without its program and so without the compiler: predicted only."""
+    """Plan for a problem file, without its program and so without the compiler: predicted only.
+
+    A fault of planning, or Ctrl-C, ends it early: see `optimize`.
+    """
     say = progress or _no_progress
     began = time.monotonic()
-    deadline = began + budget
-    everything = mg.all_default(problem)
-    assignments = {"all_default": everything}
-    if reference is not None:
-        assignments["xla_default"] = reference
     decisions = int(mg.encode(problem).num_decisions)
-    found_by, stats = None, {}
-    if decisions:
-        assignments["greedy"] = greedy_assignment(problem)
-        say("the agent sets out (its first batch of games takes a while to compile)")
-        planner = make_planner(problem, seed, config)
-        while time.monotonic() < deadline:
-            left = deadline - time.monotonic()
-            planner.run(seconds=min(left, turn_seconds(budget)))
-            stats = planner.stats()
-            say(f"agent: {stats['games']} games, best predicted {planner.best_cycles:.0f}")
-        assignments["agent"], found_by = planner.best_assignment, planner.best_source
+    found: dict[str, tuple[mg.Assignment, str]] = {
+        "all_default": (mg.all_default(problem), finders.ALL_DEFAULT)
+    }
+    if reference is not None:
+        found["xla_default"] = reference, finders.XLA_DEFAULT
+    stats: dict = {}
+    stopped, is_interrupted = None, False
+    failure = Missing(NOT_TRIED)
+    planner: ProblemPlanner | None = None
+    try:
+        if decisions:
+            found["greedy"] = greedy_assignment(problem), finders.GREEDY
+            say("the planner sets out (its first batch of games takes a while to compile)")
+            planner = make_planner(problem, seed, config)
+            _run(planner, began + budget, turn_seconds(budget), say)
+    except KeyboardInterrupt:
+        stopped, is_interrupted = INTERRUPTED, True
+    except Exception as error:
+        stopped = f"{type(error).__name__}: {one_line(error)}"
+        failure = Missing(FAILED, stopped)
+    if planner is not None:
+        best = planner.best
+        found["planner"] = best.assignment, best.source
         stats = planner.stats()
-    candidates = {}
-    for source in SOURCES:
-        if source == "guided":  # there is no compiler to place anything
-            continue
-        assignment = assignments.get(source)
-        if assignment is None and source != "xla_default":
-            assignment = everything
-        cycles = mg.latency(problem, assignment).cycles if assignment is not None else None
-        options = {}
-        if assignment is not None and source != "xla_default":
-            options = {**EXACT_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}
-        candidates[source] = Candidate(source, assignment, cycles, options=options)
-    best = min(
-        (c for c in candidates.values() if c.predicted is not None), key=lambda c: c.predicted
-    )
+    candidates = {
+        source: Planned(
+            source,
+            found_by,
+            assignment,
+            mg.latency(problem, assignment).cycles,
+            _options(problem, assignment) if source != "xla_default" else {},
+        )
+        for source, (assignment, found_by) in found.items()
+    }
+    # What XLA places by itself needs the compiler.
+    missing = {s: failure for s in PLANNED if s not in candidates and s != "guided"}
     return Outcome(
         problem=problem,
-        target=problem.target,
         program=problem.name,
         decisions=decisions,
         versions=dict(problem.provenance.get("versions", {})),
         seed=seed,
         seconds=time.monotonic() - began,
         candidates=candidates,
-        best=best,
-        agent_found_by=found_by,
+        missing=missing,
+        best=min(candidates.values(), key=lambda c: c.predicted),
         num_compiles=0,
-        agent_stats=stats,
+        planner_stats=stats,
+        stopped=stopped,
+        is_interrupted=is_interrupted,
     )
+
+
+def _run(planner: ProblemPlanner, deadline: float, turn: float, say: Progress) -> None:
+    while (left := deadline - time.monotonic()) > 0:
+        planner.run(seconds=min(left, turn))
+        games, best = planner.stats()["games"], planner.best
+        say(f"planner: {games} games, best predicted {best.cycles:.0f} ({best.source})")
+
+
+def _options(problem: mg.Problem, assignment: mg.Assignment) -> Mapping[str, str]:
+    return {**EXACT_OPTIONS, OVERRIDES_OPTION: overrides(problem, assignment)}

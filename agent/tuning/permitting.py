@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.tuning.compiler_loop import CompilerLoop
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.strategies import Strategies
 from workloads.compiler.session import Compiled
-from workloads.errors import CompileError, CompilerKilled
+from workloads.errors import CompileError
 from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
 from workloads.overrides.packing import SORT_ORDER_OPTION
@@ -63,8 +64,7 @@ class Permitting:
         Choices are checked before, where that is cheap. If no check promises anything, the next
         turn believes less in the costs that no compile has shown."""
         best = self._loop.best()
-        if best.compiled and best.assignment is not None:
-            self._strategies.note(best.compiled, best.assignment)
+        self._strategies.note(best.compiled, best.assignment)
         compiles, first_checks = self._loop.num_compiles, self._num_checks
         end = time.monotonic() + min(self._loop.seconds_per_compile, self._loop.left())
         idle = 0
@@ -75,7 +75,7 @@ class Permitting:
                 self._deviations = 1.0
                 return
             idle = 0 if self._num_checks > checks else idle + 1
-            if (plan := self._planned()) is not None and self._loop.promises(plan):
+            if (plan := self._planned()) is not None and self._loop.may_be_best(plan):
                 return
             if time.monotonic() >= end:
                 break
@@ -123,7 +123,7 @@ class Permitting:
     @property
     def xla_default_cycles(self) -> float:
         """Its compiled latency."""
-        return self._loop.candidates["xla_default"].compiled or float("inf")
+        return self._loop.xla_default_cycles
 
     @property
     def best_cycles(self) -> float:
@@ -132,17 +132,15 @@ class Permitting:
 
     def compile(self, options: Mapping[str, str]) -> Compiled:
         """Compile. Raises: CompileError."""
-        self._loop.num_compiles += 1
         return self._loop.session.compile(options)
 
     def learn(self, compiled: Compiled) -> tuple[float, mg.Assignment]:
         """Learn from a compile, and keep it if it is the best of its kind."""
-        return self._loop.take_in(compiled, SOURCE)
+        return self._loop.take_in(compiled, SOURCE, finders.PERMISSIONS)
 
     def try_options(self, options: Mapping[str, str]) -> tuple[float, mg.Assignment] | None:
-        """Compile and learn; None if the compiler fails. What was tried is not compiled again.
-
-        What a check shows to promise nothing is not compiled at all: what is predicted of it."""
+        """Compile and learn; None if the compiler fails, or is not asked because a dry run shows
+        what cannot be the fastest. What was tried is not compiled again."""
         choice = frozenset(options.items())
         if choice in self._known:
             return self._known[choice]
@@ -152,14 +150,13 @@ class Permitting:
                 return None
             if (same := self._done.get(dataclasses.replace(placed, source=""))) is not None:
                 return same
-            if not self._loop.promises(placed, self._deviations):
-                return mg.latency(self.extraction.problem, placed).cycles, placed
+            if not self._loop.may_be_best(placed, self._deviations):
+                return None
         try:
             self._known[choice] = self.learn(self.compile(options))
-        except CompilerKilled:
-            raise
-        except CompileError:
+        except CompileError as error:
             self._known[choice] = None
+            self._loop.note_failure(SOURCE, finders.PERMISSIONS, error)
         if (tried := self._known[choice]) is not None:
             self._done[dataclasses.replace(tried[1], source="")] = tried
         return tried

@@ -1,20 +1,22 @@
-"""Who proposes what to the compiler in a run: the agent, permissions, drawn costs, a guided search.
+"""Who proposes what to the compiler: planner, permissions, Thompson sampling, guided search.
 
-Each has turns, of one compile or none. The agent plans in the background while the compiler works.
+Each has turns, of one compile or none. The planner works in the background, beside the compiler.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
 import numpy as np
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.tuning.background import BackgroundPlanner
 from agent.tuning.compiler_loop import CompilerLoop
-from agent.tuning.outcome import DRAWN
 from agent.tuning.permitting import Permitting
+from workloads.errors import CompileError
 
 _POLL_SECONDS = 0.05
 # Between compiles: long enough for some batches of games, short enough to correct costs a few times
@@ -32,7 +34,7 @@ def turn_seconds(budget: float) -> float:
 
 
 class Proposing:
-    """The turns of a run, and who found the agent's best mapping."""
+    """The turns of a run."""
 
     def __init__(
         self,
@@ -43,7 +45,6 @@ class Proposing:
         budget: float,
     ):
         """planned: what the planner in the background plans for. budget: seconds, of the run."""
-        self.found_by: str | None = None
         self._loop = loop
         self._background = background
         self._planned = planned
@@ -54,57 +55,57 @@ class Proposing:
         self._permitting = Permitting(loop, seed, self._best_plan)
 
     def turns(self) -> list[Callable[[], None]]:
-        """For `take_turns`. After each the agent goes on with what the compiler has taught."""
-        turns = [self.agent_turn, self._permitting.take_turn, self.drawn_turn]
+        """For `take_turns`. After each the planner goes on with what the compiler has taught."""
+        turns = [
+            self._guarded(self.planner_turn, "planner", finders.CPSAT_LNS),
+            self._guarded(self._permitting.take_turn, "guided", finders.PERMISSIONS),
+            self._guarded(self.thompson_turn, "planner", finders.THOMPSON),
+        ]
         if self._is_guided:
-            turns.append(self.guided_turn)
-        return [self._then_plan_anew(turn) for turn in turns]
-
-    def propose(self, assignment: mg.Assignment, found_by: str) -> None:
-        """Have a mapping compiled in the agent's name."""
-        former = self._loop.candidates.get("agent")
-        self._loop.propose("agent", assignment)
-        if former is not self._loop.candidates.get("agent"):
-            self.found_by = found_by
+            turns.append(self._guarded(self.guided_turn, "guided", finders.GUIDED))
+        return turns
 
     def only_turn(self, seconds: float) -> bool:
-        """What the agent thinks best after `seconds`, where one compile is all there is.
+        """What the planner thinks best after `seconds`, where one compile is all there is.
 
         Its plan at that time is better than what greedy has at once. False if it has none."""
         time.sleep(seconds)
         if (found := self._background.best()) is None:
             return False
-        self.propose(found.assignment, found.source)
+        self._loop.propose(found.assignment, found.source)
         return True
 
     def plan_anew(self) -> None:
-        """The agent goes on with the costs of now, and from the best of all."""
+        """The planner goes on with the costs of now, and from the best of all."""
         if (now := self._loop.problem_to_plan()) is not self._planned:
             self._planned = now
-            best = self._loop.best().assignment
-            self._background.set_problem(now, [] if best is None else [best])
+            best = self._loop.best()
+            known = dataclasses.replace(best.assignment, source=best.found_by)
+            self._background.set_problem(now, [known])
 
-    def agent_turn(self) -> None:
-        """What the agent thinks best, if it promises something."""
+    def planner_turn(self) -> None:
+        """What the planner thinks best, if that may be worth a compile."""
         end = time.monotonic() + min(self._seconds, self._loop.left())
         # The first mapping is waited for; later, if there is nothing new, others have the time.
         while (found := self._background.best()) is None and time.monotonic() < end:
+            if self._background.fault is not None:
+                return
             time.sleep(_POLL_SECONDS)
         if found is None:
             return
-        if self._loop.promises(found.assignment):
-            self.propose(found.assignment, found.source)
+        if self._loop.may_be_best(found.assignment):
+            self._loop.propose(found.assignment, found.source)
         else:
             self._loop.give_up_missed(found.assignment)
 
-    def drawn_turn(self) -> None:
-        """The agent's, but for a plan under costs that may be wrong where it has nothing new."""
+    def thompson_turn(self) -> None:
+        """The planner's, but for a plan under sampled costs where it has nothing new."""
         compiles = self._loop.num_compiles
-        self.agent_turn()
+        self.planner_turn()
         if self._loop.num_compiles > compiles:
             return
-        if (drawn := self._loop.plan_drawn(self._rng)) is not None:
-            self.propose(drawn, DRAWN)
+        if (sampled := self._loop.plan_sampled(self._rng)) is not None:
+            self._loop.propose(sampled, finders.THOMPSON)
         elif self._permitting.is_checking and not self._is_guided:
             self.guided_turn()  # nothing comes to mind any more
 
@@ -121,12 +122,17 @@ class Proposing:
         found = self._background.best()
         return None if found is None else found.assignment
 
-    def _then_plan_anew(self, turn: Callable[[], None]) -> Callable[[], None]:
-        def both() -> None:
+    def _guarded(self, turn: Callable[[], None], source: str, found_by: str) -> Callable[[], None]:
+        """The turn, after which the planner goes on; what the compiler fails at is a failed try."""
+
+        def guarded() -> None:
             compiles = self._loop.num_compiles
-            turn()
+            try:
+                turn()
+            except CompileError as error:
+                self._loop.note_failure(source, found_by, error)
             self.plan_anew()
-            if self._loop.num_compiles == compiles:  # nothing came to mind; the agent thinks on
+            if self._loop.num_compiles == compiles:  # nothing came to mind; the planner thinks on
                 time.sleep(_POLL_SECONDS)
 
-        return both
+        return guarded

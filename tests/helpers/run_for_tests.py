@@ -9,7 +9,9 @@ import pathlib
 import numpy as np
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.report.run_files import ASSIGNMENT, PROBLEM, RESULT, Run
+from agent.tuning.outcome import NOT_TRIED
 
 KIB = 1024
 TARGET = mg.Target("made-up", 8 << 20, 1024, 100e9, 1e9, 1, "for tests")
@@ -73,14 +75,14 @@ def make_run(
     assignment: mg.Assignment,
     reference: mg.Assignment | None,
     *,
-    best_source: str = "agent",
+    best_source: str = "planner",
     compiled: bool = True,
     **changes: object,
 ) -> Run:
     """A run that found `assignment`. compiled: predictions are taken as what compiles gave."""
     cycles = {"all_default": mg.latency(problem, mg.all_default(problem)).cycles}
     cycles["xla_default"] = mg.latency(problem, reference).cycles if reference else None
-    cycles["greedy"] = cycles["agent"] = mg.latency(problem, assignment).cycles
+    cycles["greedy"] = cycles["planner"] = mg.latency(problem, assignment).cycles
     cycles["best"] = cycles[best_source]
     speedup = cycles["xla_default"] / cycles["best"] if compiled and reference else None
     result = {
@@ -100,8 +102,15 @@ def make_run(
             for source, n in cycles.items()
         },
         "compiles": 3 if compiled else 0,
-        "agent_found_by": "self_play",
-        "agent_games": 64,
+        "found_by": {
+            "all_default": finders.ALL_DEFAULT,
+            "xla_default": finders.XLA_DEFAULT,
+            "greedy": finders.GREEDY,
+            "planner": finders.NETWORK_PLAY,
+        },
+        "missing": {"guided": {"status": NOT_TRIED, "reason": ""}},
+        "stopped": None,
+        "planner_games": 64,
         "compiler_options": {"xla_tpu_option": "true", "xla_long": "..."},
     }
     return Run({**result, **changes}, problem, reference, assignment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib
 import json
@@ -16,9 +17,12 @@ import time
 import pytest
 
 import malloc_game as mg
-from agent.cli import commands
+from agent.cli import commands, optimizing
+from agent.planner import finders
 from agent.report import results
+from agent.tuning import main_job
 from agent.tuning.main_job import plan_offline
+from agent.tuning.outcome import Outcome, Planned
 from tests.helpers.paths import ROOT
 from workloads.fidelity import report
 from workloads.fidelity.measurement import Fidelity, Sample
@@ -48,7 +52,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def call(capsys, monkeypatch):
-    """Run the command line in this process: as `run`, but quick; for what needs no compiler."""
+    """Run the command line in this process: as `run`, but quick."""
 
     def call(*arguments: object) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, "argv", ["mallocgame", *map(str, arguments)])
@@ -189,16 +193,16 @@ def test_evaluate_prints_baselines_and_a_given_assignment(problem_file, tmp_path
     assert rows["given"]["violations"] == []
 
 
-def test_a_problem_file_is_optimized_without_the_compiler(problem_file, tmp_path):
+def test_a_problem_file_is_optimized_without_the_compiler(problem_file, tmp_path, call):
     out = tmp_path / "deep" / "out"
-    done = run("optimize", problem_file, "--budget", 1, "--out", out)
+    done = call("optimize", problem_file, "--budget", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     assert {p.name for p in out.iterdir()} == FILES
     result = json.loads((out / "result.json").read_text())
     assert result["compiled_speedup"] is None
     latency = result["latency_cycles"]
     assert latency["best"]["predicted"] <= latency["greedy"]["predicted"]
-    assert latency["agent"]["compiled"] is None
+    assert latency["planner"]["compiled"] is None
     problem = mg.load_problem(out / "problem.json")
     assignment = mg.load_assignment(out / "assignment.json", problem)
     assert mg.check(problem, assignment) == []
@@ -238,9 +242,9 @@ def test_an_existing_result_survives_a_failed_write(tmp_path, monkeypatch):
 
 
 @pytest.mark.requires_libtpu
-def test_a_function_that_cannot_be_traced_is_a_compiler_failure(tmp_path):
+def test_a_function_that_cannot_be_traced_is_a_compiler_failure(tmp_path, call):
     out = tmp_path / "out"
-    done = run("optimize", f"{PROGRAMS}:cannot_be_traced", "--target", "v5e", "--out", out)
+    done = call("optimize", f"{PROGRAMS}:cannot_be_traced", "--target", "v5e", "--out", out)
     assert_one_line_error(done, 3, "TypeError|dot_general")
     assert not out.exists()
 
@@ -300,18 +304,23 @@ def test_killing_the_compiler_is_a_compiler_failure(tmp_path):
 
 
 @pytest.mark.requires_libtpu
-@pytest.mark.slow
 def test_the_main_job_end_to_end(tmp_path):
     out = tmp_path / "out"
-    done = run("optimize", f"{PROGRAMS}:chain", "--target", "tpu7x", "--budget", 5, "--out", out)
+    done = run("optimize", f"{PROGRAMS}:chain", "--target", "tpu7x", "--budget", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "compiler_options = {" in done.stdout or "nothing to change" in done.stdout
     assert "XLA default" in done.stdout and "No speed-up is claimed" in done.stdout
     assert {p.name for p in out.iterdir()} == FILES
     result = json.loads((out / "result.json").read_text())
     latency = result["latency_cycles"]
-    sources = {"all_default", "xla_default", "greedy", "guided", "agent", "best"}
-    assert set(latency) == sources
+    # What has no mapping says why; what has one, what found it. No network played in a second.
+    sources = {"all_default", "xla_default", "greedy", "guided", "planner", "best"}
+    assert set(latency) | set(result["missing"]) == sources
+    assert not set(latency) & set(result["missing"])
+    assert set(result["found_by"]) == set(latency) - {"best"}
+    assert result["found_by"]["planner"] in (finders.CPSAT_LNS, finders.LP_ROUNDING, finders.GREEDY,
+                                             finders.XLA_DEFAULT, finders.THOMPSON)  # fmt: skip
+    assert result["planner_games"] == 0 and "agent" not in done.stdout + done.stderr
     compiled = {source: latency[source]["compiled"] for source in latency}
     assert compiled["best"] == min(compiled.values())
     assert result["compiled_speedup"] == compiled["xla_default"] / compiled["best"] >= 1.0
@@ -323,12 +332,32 @@ def test_the_main_job_end_to_end(tmp_path):
     assert mg.load_reference(out / "problem.json", problem) is not None
 
 
+def test_ctrl_c_in_a_run_writes_what_was_found_and_says_so(tmp_path, monkeypatch, capsys):
+    problem = mg.random_problem(0, num_instructions=12)
+    found = Planned("greedy", finders.GREEDY, mg.all_default(problem), 7.0)
+    outcome = Outcome(
+        problem=problem, program="p", decisions=3, versions={}, seed=0, seconds=1.0,
+        candidates={"all_default": dataclasses.replace(found, source="all_default"),
+                    "greedy": found},
+        missing={}, best=found, num_compiles=0, planner_stats={}, stopped="interrupted",
+        is_interrupted=True,
+    )  # fmt: skip
+    monkeypatch.setattr(main_job, "plan_offline", lambda *given, **how: outcome)
+    ended = []
+    monkeypatch.setattr(optimizing.os, "_exit", ended.append)
+    mg.save_problem(problem, tmp_path / "problem.json")
+    words = ["optimize", str(tmp_path / "problem.json"), "--out", str(tmp_path / "out")]
+    commands.cli(words, standalone_mode=False)
+    assert ended == [130] and "stopped early: interrupted" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
+
+
 @pytest.mark.requires_libtpu
-def test_extract_then_evaluate(tmp_path):
+def test_extract_then_evaluate(tmp_path, call):
     path = tmp_path / "chain.json.gz"
-    done = run("extract", f"{PROGRAMS}:chain", "--target", "v5e", "--out", path)
+    done = call("extract", f"{PROGRAMS}:chain", "--target", "tpu7x", "--out", path)
     assert done.returncode == 0, done.stderr
-    done = run("evaluate", path, "--json")
+    done = call("evaluate", path, "--json")
     assert done.returncode == 0, done.stderr
     mappings = [row["mapping"] for row in json.loads(done.stdout)["rows"]]
     assert mappings[:3] == ["all_default", "xla_default", "greedy"]

@@ -13,6 +13,7 @@ import pytest
 
 import malloc_game as mg
 from agent.cli import commands
+from agent.planner import finders
 from agent.report.figure import save_figure
 from agent.report.run_files import load_run
 from malloc_game.problem.files import read_json, write_json
@@ -100,6 +101,22 @@ def test_a_failed_write_leaves_the_old_files(fails, run, directory, tmp_path, mo
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "run"]
 
 
+def test_a_result_of_an_earlier_version_is_read(run, directory, tmp_path, call):
+    content = json.loads((directory / "result.json").read_text())
+    for name in ("found_by", "planner_games", "missing", "stopped"):
+        del content[name]
+    latencies = content["latency_cycles"]
+    latencies["agent"] = latencies.pop("planner")
+    content |= {"best_source": "agent", "agent_found_by": "stretches", "agent_games": 0}
+    old = shutil.copytree(directory, tmp_path / "old")
+    (old / "result.json").write_text(json.dumps(content))
+    read = load_run(old)
+    assert read.found_by == finders.CPSAT_LNS and read.result["planner_games"] == 0
+    assert read.latencies["planner"].compiled == latencies["agent"]["compiled"]
+    code, _, said = call(old)
+    assert code == 0, said
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -143,7 +160,11 @@ def test_a_missing_or_damaged_file_is_one_line_that_names_it(name, damage, direc
         ({"compiled_speedup": -1.0}, "compiled_speedup is '-1.0'"),
         ({"latency_cycles": {}}, "latency_cycles has no 'best'"),
         (
-            {"latency_cycles": dict.fromkeys(("best", "all_default", "xla_default", "agent"), {})},
+            {
+                "latency_cycles": dict.fromkeys(
+                    ("best", "all_default", "xla_default", "planner"), {}
+                )
+            },
             "latency_cycles.best.predicted is 'None'; need int or float",
         ),
         ({"best_source": "nobody"}, "latency_cycles has no 'nobody'"),

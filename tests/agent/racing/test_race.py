@@ -10,6 +10,7 @@ import pytest
 import workloads.baselines
 from agent.racing import child, contenders, report
 from agent.tuning import main_job
+from agent.tuning.outcome import Improvement
 from malloc_game import MallocGameError
 from malloc_game.solvers import solve
 from tests.agent.cli import test_cli
@@ -83,15 +84,17 @@ def test_an_unknown_contender_is_named():
 def test_the_childs_clock_begins_where_the_parents_does(monkeypatch):
     clock = types.SimpleNamespace(monotonic=lambda: 107.0)
     monkeypatch.setattr(child, "time", clock)
-    default = types.SimpleNamespace(compiled=100.0)
 
     def optimize(program, target, seed, deadline):
         assert (program, target, seed, deadline) == ("heat", "v4", 2, 160.0)
-        return types.SimpleNamespace(history=((3.0, 90.0),), candidates={"xla_default": default})
+        history = (Improvement(3.0, 90.0, "CP-SAT LNS"),)
+        return types.SimpleNamespace(history=history, xla_default_cycles=100.0)
 
     monkeypatch.setattr(main_job, "optimize", optimize)
     found = child.run("optimize", "heat", "v4", 60.0, 2, 100.0)
-    assert found == {"history": [(10.0, 90.0)], "xla_default": 100.0}
+    assert found == {
+        "history": [(10.0, 90.0)], "found_by": ["CP-SAT LNS"], "xla_default": 100.0
+    }  # fmt: skip
 
     class Session:
         def __init__(self, program, target):
@@ -110,7 +113,7 @@ def test_the_childs_clock_begins_where_the_parents_does(monkeypatch):
     monkeypatch.setattr(session, "CompilerSession", Session)
     monkeypatch.setattr(workloads.baselines, "run", run)
     found = child.run("knobs", "heat", "v4", 60.0, 2, 100.0)
-    assert found == {"history": [(8.0, 95.0)], "xla_default": 100.0}
+    assert found == {"history": [(8.0, 95.0)], "found_by": ["knobs"], "xla_default": 100.0}
 
 
 def rows_of(children, tmp_path):

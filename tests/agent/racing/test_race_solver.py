@@ -1,4 +1,4 @@
-"""A solver in the agent's place: what it plans is compiled, and who ends when."""
+"""A solver in the planner's place: what it plans is compiled, and who ends when."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import types
 
 import pytest
 
+from agent.planner import finders
 from agent.racing import child, contenders, solver
+from agent.tuning.outcome import Improvement
 from malloc_game.solvers import Result
 from tests.helpers.mapped_by_name import PROBLEM, inside
 from tests.helpers.programs_for_tests import chain
@@ -29,10 +31,10 @@ class Loop:
     def problem_to_plan(self):
         return PROBLEM
 
-    def propose(self, source, assignment):
+    def propose(self, assignment, found_by):
         self.now += 10.0
         is_new = all(assignment != known for _, known in self.proposed)
-        self.proposed.append((source, assignment))
+        self.proposed.append((found_by, assignment))
         return is_new
 
     def give_up_missed(self, assignment):
@@ -87,12 +89,12 @@ def test_solvers_race_by_their_names(monkeypatch):
 
     def solve_and_compile(*what, seed, deadline):
         assert (what, seed, deadline) == (("cpsat", "heat", "v4"), 2, 160.0)
-        return solver.Solved(((3.0, 90.0),), 100.0, 1, 3)
+        return solver.Solved((Improvement(3.0, 90.0, "cpsat"),), 100.0, 1, 3)
 
     monkeypatch.setattr(child, "time", types.SimpleNamespace(monotonic=lambda: 107.0))
     monkeypatch.setattr(solver, "solve_and_compile", solve_and_compile)
     found = child.run("cpsat", "heat", "v4", 60.0, 2, 100.0)
-    assert found == {"history": [(10.0, 90.0)], "xla_default": 100.0}
+    assert found == {"history": [(10.0, 90.0)], "found_by": ["cpsat"], "xla_default": 100.0}
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def extracted(made, monkeypatch):
     def run(problem, seconds):
         made.loop.seconds = seconds
         made.loop.extraction = types.SimpleNamespace(problem=problem)
-        made.loop.candidates = {"xla_default": types.SimpleNamespace(compiled=7.0)}
+        made.loop.xla_default_cycles = 7.0
         made.loop.history, made.loop.num_compiles, made.loop.extract = [], 2, probed.append
         monkeypatch.setattr(solver, "CompilerLoop", lambda session, say: made.loop)
         return solver.solve_and_compile("beam", chain(), "v5e", seed=0, deadline=120.0)
@@ -126,10 +128,10 @@ def test_rounds_end_with_the_time_or_when_nothing_new_comes(extracted, seconds, 
 
 
 @pytest.mark.requires_libtpu
-@pytest.mark.slow
 def test_a_solver_has_its_mapping_of_a_real_program_compiled():
     deadline = time.monotonic() + 40.0
     done = solver.solve_and_compile("cpsat", chain(), "tpu7x", seed=0, deadline=deadline)
     assert done.num_solves >= 1 and done.num_compiles >= 3
-    cycles = [found for _, found in done.history]
+    cycles = [improvement.cycles for improvement in done.history]
+    assert {improvement.found_by for improvement in done.history} <= {*finders.MEANING, "cpsat"}
     assert cycles == sorted(cycles, reverse=True) and cycles[-1] <= done.xla_default

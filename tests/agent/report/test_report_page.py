@@ -23,7 +23,7 @@ from agent.report import summary
 from agent.report.data import changes, make_map, maps_of, page_data
 from agent.report.figure import save_figure
 from agent.report.page import save_page, to_html
-from agent.tuning.outcome import Candidate, Outcome
+from agent.tuning.outcome import CRASHED, REFUSED, Compiled, Missing, Outcome, Planned
 from tests.helpers.run_for_tests import layers, make_run, save_run, weights_only
 from tests.helpers.toy import KIB, toy
 
@@ -94,7 +94,7 @@ def page(small):
 
 def test_the_page_draws_every_chunk_and_copy_of_both_mappings(small, page):
     data = page.data
-    assert [one["label"] for one in data["maps"]] == ["XLA default", "best (agent)"]
+    assert [one["label"] for one in data["maps"]] == ["XLA default", "best (network play)"]
     for one, mapping in zip(data["maps"], (small.reference, small.assignment), strict=True):
         chunks, copies = one["chunks"], one["copies"]
         names = [data["values"]["name"][v] for v in chunks["value"]]
@@ -157,7 +157,8 @@ def test_the_page_says_what_was_won_and_how_sure_it_is(small, page):
         "its final machine code contradicts them",
         f"By that estimate {speedup:.3f} times as fast",
         "Ratio, monotone",
-        "Found by agent the agent’s search chose every move",
+        "Found by network play the network’s search chose every move",
+        "Missing: guided: not tried.",
         "Prediction off by 0.00%",
         "Honoured 100% of 24 decisions",
         "Every decision of the best mapping holds",
@@ -186,6 +187,21 @@ def test_where_the_default_won_it_is_shown_once_and_nothing_is_claimed(small):
     assert "Nothing differs" in page.text and "compiler_options" not in page.text
 
 
+def test_where_nothing_else_was_compiled_nothing_is_said_of_other_mappings(small):
+    problem, default = small.problem, small.reference
+    run = make_run(problem, default, default, best_source="xla_default")
+    cycles = {
+        source: {**pair, "compiled": None} if source in ("greedy", "planner") else pair
+        for source, pair in run.result["latency_cycles"].items()
+    }
+    missing = {"planner": {"status": CRASHED, "reason": "SIGABRT"}}
+    result = {**run.result, "latency_cycles": cycles, "missing": missing}
+    page = _Page(to_html(dataclasses.replace(run, result=result), {}))
+    assert "Nothing is known no other mapping was compiled" in page.text
+    assert "Nothing to change" not in page.text
+    assert "planner: crashed the compiler (SIGABRT)" in page.text
+
+
 @pytest.mark.parametrize("has_reference", [False, True])
 def test_without_the_compiler_no_speedup_is_claimed(small, has_reference):
     reference = small.reference if has_reference else None
@@ -194,7 +210,7 @@ def test_without_the_compiler_no_speedup_is_claimed(small, has_reference):
     assert "Predicted only nothing was compiled, so no speed-up is claimed" in page.text
     assert "×" not in page.text.replace("op ×", "")
     name = "XLA default" if has_reference else "everything in default memory"
-    assert [one["label"] for one in page.data["maps"]] == [name, "best (agent)"]
+    assert [one["label"] for one in page.data["maps"]] == [name, "best (network play)"]
 
 
 def test_a_mapping_with_nothing_in_alternate_memory_is_shown(small):
@@ -281,20 +297,25 @@ def test_a_page_of_ten_thousand_chunks_is_small_enough():
 
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_an_outcome_is_reported_without_its_files(small, is_compiled, tmp_path):
-    problem, compiled = small.problem, (lambda n: n if is_compiled else None)
-    candidates = {
-        source: Candidate(source, mapping, 100.0, compiled(90.0), compiled(0.5), ("one",))
-        for source, mapping in (
-            ("all_default", mg.all_default(problem)),
-            ("xla_default", small.reference if is_compiled else None),
-            ("greedy", small.assignment),
-            ("agent", small.assignment),
+    problem, mappings = small.problem, {"all_default": mg.all_default(small.problem)}
+    mappings |= {"greedy": small.assignment, "planner": small.assignment}
+    if is_compiled:
+        mappings["xla_default"] = small.reference
+    candidates = {}
+    for source, mapping in mappings.items():
+        cycles = 60.0 if source == "greedy" else 90.0
+        fields = {"source": source, "found_by": source, "assignment": mapping, "predicted": 100.0}
+        candidates[source] = (
+            Compiled(**fields, compiled=cycles, honoured=0.5, not_honoured=("one",))
+            if is_compiled
+            else Planned(**fields)
         )
-    }
-    candidates["greedy"].compiled = compiled(60.0)
-    outcome = Outcome(problem, problem.target, "p", 24, {}, 0, 1.0, candidates,
-                      candidates["greedy"], None, 3, {},
-                      compiled_speedup_monotone=compiled(1.25))  # fmt: skip
+    outcome = Outcome(
+        problem=problem, program="p", decisions=24, versions={}, seed=0, seconds=1.0,
+        candidates=candidates, missing={"guided": Missing(REFUSED, "no room")},
+        best=candidates["greedy"], num_compiles=3, planner_stats={},
+        compiled_speedup_monotone=1.25 if is_compiled else None, stopped="a fault",
+    )  # fmt: skip
     path = OptimizeResult(outcome).report(tmp_path / "page.html")
     page = _Page(path.read_text(encoding="utf-8"))
     if is_compiled:
@@ -302,6 +323,7 @@ def test_an_outcome_is_reported_without_its_files(small, is_compiled, tmp_path):
         assert "Honoured 50% of 24 decisions" in page.text and "1 of 24 decisions" in page.text
     else:
         assert "Predicted only" in page.text
+    assert "guided: refused (no room); the run was stopped early: a fault." in page.text
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 

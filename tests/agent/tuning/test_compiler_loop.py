@@ -11,10 +11,15 @@ import pytest
 import malloc_game as mg
 from agent.tuning import compiler_loop
 from agent.tuning.compiler_loop import CompilerLoop
-from agent.tuning.outcome import Candidate
+from agent.tuning.outcome import Compiled
 from tests.helpers.mapped_by_name import PROBLEM, inside
 from workloads.baselines.greedy_plans import plan, with_costs_sampled
 from workloads.loop.correction import Round
+
+
+def compiled(assignment, cycles):
+    return Compiled("greedy", "greedy", assignment, cycles, compiled=cycles, honoured=1.0)
+
 
 W, X = 0, 1  # a parameter, a computed value
 
@@ -72,16 +77,16 @@ def test_the_last_compile_may_wait_as_long_as_it_still_fits(monkeypatch, loop, l
     assert loop.seconds_before_the_last() == waits
 
 
-@pytest.mark.parametrize(("share", "promises"), [(0.0, False), (0.1, True)])
-def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, share, promises):
+@pytest.mark.parametrize(("share", "may"), [(0.0, False), (0.1, True)])
+def test_costs_that_no_compile_has_shown_may_turn_out_better(monkeypatch, loop, share, may):
     found = inside("x", "y")
     cycles = mg.latency(PROBLEM, found).cycles
-    best = Candidate("greedy", None, cycles, cycles * 0.99, 1.0)
+    best = compiled(found, cycles * 0.99)
     loop.candidates["greedy"] = best
     monkeypatch.setattr(compiler_loop, "latency_deviation", lambda e, masks: np.array([share]))
-    assert loop.promises(found) is promises
+    assert loop.may_be_best(found) is may
     loop.tried[dataclasses.replace(found, source="")] = best
-    assert not loop.promises(found)
+    assert not loop.may_be_best(found)
 
 
 def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
@@ -93,7 +98,7 @@ def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
     assert loop.problem_to_plan() is loop.problem_to_plan() is PROBLEM
     loop.give_up_missed(wanted)  # not compiled yet
     assert loop.problem_to_plan() is PROBLEM
-    loop._note("agent", Round(wanted, 80.0, found))
+    loop._note("planner", "greedy", Round(wanted, 80.0, found))
     assert loop.problem_to_plan() is PROBLEM
     loop.give_up_missed(dataclasses.replace(wanted, source="whoever"))
     planned = loop.problem_to_plan()
@@ -111,16 +116,16 @@ def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
     assert anew.name == "with other costs" and anew.values[X].is_refused
 
 
-def test_a_plan_under_drawn_costs_is_new_and_would_be_the_fastest_under_them(monkeypatch, loop):
-    problem = mg.random_problem(3, 24)
+def test_a_plan_under_sampled_costs_is_new_and_would_be_the_fastest_under_them(monkeypatch, loop):
+    problem = mg.random_problem(3, 12)
     best = plan(problem, (), np.random.default_rng(0))  # all that local search finds
     cycles = mg.latency(problem, best).cycles
     loop.extraction.problem = problem
-    loop.candidates["greedy"] = Candidate("greedy", best, cycles, cycles, 1.0)
+    loop.candidates["greedy"] = compiled(best, cycles)
     tables = [np.array(table.cycles, float) for table in problem.cost_tables]
     loop.extraction.uncertainty = [np.zeros(len(table)) for table in tables]
     monkeypatch.setattr(compiler_loop, "with_costs_sampled", None)
-    assert loop.plan_drawn(np.random.default_rng(0)) is None, "nothing is unknown"
+    assert loop.plan_sampled(np.random.default_rng(0)) is None, "nothing is unknown"
     drawn = []
     monkeypatch.setattr(
         compiler_loop,
@@ -128,11 +133,11 @@ def test_a_plan_under_drawn_costs_is_new_and_would_be_the_fastest_under_them(mon
         lambda *given: drawn.append(with_costs_sampled(*given)) or drawn[-1],
     )
     loop.extraction.uncertainty = [0.3 * table for table in tables]
-    found = loop.plan_drawn(np.random.default_rng(0))
+    found = loop.plan_sampled(np.random.default_rng(0))
     assert found is not None and found.masks != best.masks
     assert mg.latency(drawn[-1], found).cycles < cycles
     loop.tried[dataclasses.replace(found, source="")] = None
-    another = loop.plan_drawn(np.random.default_rng(0))
+    another = loop.plan_sampled(np.random.default_rng(0))
     assert another is None or another.masks != found.masks
-    loop.candidates["greedy"] = Candidate("greedy", best, cycles, 1.0, 1.0)
-    assert loop.plan_drawn(np.random.default_rng(0)) is None, "nothing can be so fast"
+    loop.candidates["greedy"] = compiled(best, 1.0)
+    assert loop.plan_sampled(np.random.default_rng(0)) is None, "nothing can be so fast"

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 import malloc_game as mg
+from agent.planner import finders
 from agent.tuning import compiler_loop
 from agent.tuning import permitting as permitting_module
 from agent.tuning.compiler_loop import CompilerLoop
-from agent.tuning.outcome import Candidate
+from agent.tuning.outcome import CRASHED, REFUSED, Compiled
 from agent.tuning.permitting import SOURCE, Permitting
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import OVERRIDES_OPTION
 from workloads.costs.judge import CompiledLatency
-from workloads.errors import CompileError, CompilerKilled
+from workloads.errors import CompileError, CompilerKilled, OverrideError
 from workloads.extraction import all_default, pipeline
 from workloads.overrides.packing import SORT_ORDER_OPTION
 from workloads.overrides.text import EXACT_OPTIONS
@@ -31,6 +32,10 @@ class Session:
 
     def __init__(self, cycles):
         self.cycles, self.asked = cycles, []
+
+    @property
+    def num_compiles(self):
+        return len(self.asked)
 
     def compile(self, options):
         self.asked.append(options)
@@ -67,7 +72,9 @@ def make(cycles):
     loop = CompilerLoop(Session(cycles), said.append)
     loop.extraction, loop.xla_default = Extraction(problem), mg.all_default(problem)
     for source in ("xla_default", "all_default"):
-        loop.candidates[source] = Candidate(source, loop.xla_default, 100.0, 100.0, 1.0)
+        loop.candidates[source] = Compiled(
+            source, source, loop.xla_default, 100.0, compiled=100.0, honoured=1.0
+        )
     return Permitting(loop, 0), loop, said
 
 
@@ -87,7 +94,10 @@ def test_the_fastest_compile_becomes_the_candidate_and_the_history_tells_when():
     assert loop.num_compiles == len(asked) == 5
     best = loop.candidates[SOURCE]
     assert (best.source, best.compiled, best.options) == (SOURCE, 97.0, asked[2])
-    assert best.predicted > 0 and [cycles for _, cycles in loop.history] == [99.0, 98.0, 97.0]
+    assert best.found_by == finders.PERMISSIONS and best.predicted > 0
+    assert [(i.cycles, i.found_by) for i in loop.history] == [
+        (cycles, finders.PERMISSIONS) for cycles in (99.0, 98.0, 97.0)
+    ]
     assert len(said) == len(asked) and "0.970 of XLA's default" in said[2]
 
 
@@ -96,7 +106,7 @@ def test_a_choice_that_comes_to_mind_again_is_not_compiled_again():
     for options in ({"a": "1"}, {"a": "2"}):
         first = permitting.try_options(options)
         assert permitting.try_options(dict(options)) == first
-    assert len(loop.session.asked) == loop.num_compiles == 2 and len(said) == 1
+    assert len(loop.session.asked) == loop.num_compiles == 2 and len(said) == 2
 
 
 def test_a_choice_that_cannot_be_compiled_is_passed_over():
@@ -107,10 +117,13 @@ def test_a_choice_that_cannot_be_compiled_is_passed_over():
     assert loop.candidates[SOURCE].compiled == 90.0
 
 
-def test_a_killed_compiler_is_not_taken_for_a_refusal():
-    permitting, loop, _ = make(lambda number: CompilerKilled("killed"))
-    with pytest.raises(CompilerKilled):
-        compile_again(permitting, loop, 1)
+@pytest.mark.parametrize(
+    ("error", "status"), [(CompilerKilled("killed"), CRASHED), (OverrideError("no room"), REFUSED)]
+)
+def test_what_has_no_mapping_says_why(error, status):
+    permitting, loop, _ = make(lambda number: error)
+    compile_again(permitting, loop, 1)
+    assert loop.missing([SOURCE])[SOURCE].status == status
 
 
 def checking(dry_run, monkeypatch, loop, answer):
@@ -136,7 +149,7 @@ def compiled_to(loop, cycles):
 
 
 @pytest.mark.parametrize(("share", "is_compiled"), [(0.99, False), (1.01, True)])
-def test_what_a_check_shows_to_promise_nothing_is_not_compiled(
+def test_what_a_dry_run_shows_not_to_be_the_best_is_not_compiled(
     dry_run, monkeypatch, share, is_compiled
 ):
     permitting, loop, _ = make(lambda number: 50.0)
@@ -145,10 +158,33 @@ def test_what_a_check_shows_to_promise_nothing_is_not_compiled(
     found = permitting.try_options({"a": "1"})
     assert found == permitting.try_options({"a": "1"}) and len(dry_run.asked) == 1
     if is_compiled:
-        assert found[0] == 50.0 and loop.session.asked == [{"a": "1"}]
-    else:
-        assert found[0] == cycles and found[1].masks == default.masks
+        assert found[0] == 50.0 and found[1].masks == default.masks
+        assert loop.session.asked == [{"a": "1"}]
+    else:  # a prediction is no result: nothing could be kept as the best permission
+        assert found is None
         assert loop.session.asked == [] and SOURCE not in loop.candidates
+
+
+def test_a_permission_that_was_only_predicted_is_not_kept_as_the_best(dry_run, monkeypatch):
+    permitting, loop, _ = make(lambda number: 50.0)
+    _, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 0.5 * cycles)
+    strategies = permitting._strategies
+    before = dataclasses.replace(strategies.best_permission, cycles=2 * cycles)
+    strategies.best_permission = before
+    for _ in range(8):
+        permitting.take_turn()
+    assert dry_run.asked and loop.session.asked == []
+    assert strategies.best_permission is before
+
+
+def test_a_mapping_that_a_compile_came_to_is_not_worth_another(dry_run, monkeypatch):
+    permitting, loop, _ = make(lambda number: 50.0)
+    default, _ = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
+    compiled_to(loop, 1e9)
+    assert loop.may_be_best(default)
+    permitting.try_options({"a": "1"})  # asks for something else, and comes to the default
+    assert not loop.may_be_best(dataclasses.replace(default, source="whoever"))
 
 
 def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(dry_run, monkeypatch):
@@ -167,7 +203,7 @@ def test_a_choice_is_judged_anew_when_a_compile_has_taught_costs(dry_run, monkey
 def test_another_choice_that_comes_to_the_same_mapping_is_not_compiled(dry_run, monkeypatch):
     permitting, loop, _ = make(lambda number: 50.0)
     checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
-    monkeypatch.setattr(loop, "promises", lambda found, deviations: True)
+    monkeypatch.setattr(loop, "may_be_best", lambda found, deviations: True)
     first = permitting.try_options({"a": "1"})
     assert permitting.try_options({"a": "2"}) == first and first[0] == 50.0
     assert loop.session.asked == [{"a": "1"}] and len(dry_run.asked) == 2
@@ -191,7 +227,7 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     compiled_to(loop, 0.99 * cycles)
     asked = []
     monkeypatch.setattr(
-        loop, "promises", lambda found, deviations: asked.append(deviations) or len(asked) > 30
+        loop, "may_be_best", lambda found, deviations: asked.append(deviations) or len(asked) > 30
     )
     monkeypatch.setattr(loop.session, "seconds_per_compile", 0.3)
     while not loop.session.asked:
@@ -199,7 +235,7 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     assert asked[0] == 1.0 and asked == sorted(asked) and asked[-1] <= 3.0
     assert len(set(asked)) > 1
     number = len(asked)
-    monkeypatch.setattr(loop, "promises", lambda found, deviations: asked.append(deviations))
+    monkeypatch.setattr(loop, "may_be_best", lambda found, deviations: asked.append(deviations))
     permitting.take_turn()
     assert asked[number:] == [1.0] * (len(asked) - number)
 
@@ -211,7 +247,7 @@ def test_a_turn_makes_way_for_a_plan_that_promises_more(dry_run, monkeypatch):
     monkeypatch.setattr(loop.session, "seconds_per_compile", 60.0)
     plan = dataclasses.replace(default, masks=greedy_assignment(loop.extraction.problem).masks)
     monkeypatch.setattr(
-        loop, "promises", lambda found, deviations=1.0: found is plan and len(dry_run.asked) >= 3
+        loop, "may_be_best", lambda found, deviations=1.0: found is plan and len(dry_run.asked) >= 3
     )
     permitting = Permitting(loop, 0, lambda: plan)
     permitting.take_turn()
@@ -264,8 +300,8 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
     )
 
     def extract_session(*given, on_compiled, **options):
-        for cycles in (96.0, 150.0, 90.0):
-            on_compiled(CompiledLatency(cycles, 0.0))
+        for source, cycles in (("guided", 96.0), ("all_default", 150.0), ("xla_default", 90.0)):
+            on_compiled(source, CompiledLatency(cycles, 0.0))
         return found
 
     monkeypatch.setattr(compiler_loop, "extract_session", extract_session)
@@ -277,7 +313,10 @@ def test_what_was_compiled_on_the_way_to_the_problem_is_a_candidate(monkeypatch)
         loop = CompilerLoop(Session(None), lambda message: None)
         loop.extract(1.0)
         assert loop.best_compiled() == expected
-        assert [cycles for _, cycles in loop.history] == [96.0, 90.0]  # when each was there
+        # When each was there, and what it was.
+        assert [(i.cycles, i.found_by) for i in loop.history] == [
+            (96.0, finders.GUIDED), (90.0, finders.XLA_DEFAULT)
+        ]  # fmt: skip
         assert ("guided" in loop.candidates) == (compiled is not None)
 
 
@@ -316,7 +355,7 @@ def test_what_every_compile_of_an_extraction_came_to_is_told_at_once(monkeypatch
     }.items():
         monkeypatch.setattr(pipeline, name, fake)
     found = pipeline.extract_session(
-        Compiler(), on_compiled=lambda judged: told.append(judged.cycles)
+        Compiler(), on_compiled=lambda source, judged: told.append(judged.cycles)
     )
     assert told == ([96.0] if is_hard else []) + [150.0, 100.0]
     assert found.xla_default_latency.cycles == 100.0
