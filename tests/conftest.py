@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 
 import jax
 import pytest
@@ -18,7 +17,6 @@ from malloc_game.platform import configure_platform, has_libtpu
 # quarter less, and with JAX's own setting, which stands for LLVM's passes, a third less again.
 QUICK_COMPILES = "--xla_cpu_use_fusion_emitters=false"
 COMPILING_NOTEBOOK = "2_from_jax_to_the_compiler.ipynb"
-TRAINING_NOTEBOOK = "3_train_an_agent.ipynb"
 
 configure_platform()
 # An accidental outer product is the commonest silent mistake in array code.
@@ -31,7 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
     So tests neither depend on the user's caches nor fill them. MALLOCGAME_TEST_CACHE names a folder
     to keep instead, for quicker repeats.
     """
-    config.pluginmanager.register(_PassesForTraining())
     if hasattr(config, "workerinput"):
         return  # its environment is that of the process that started it
     kept = os.environ.get("MALLOCGAME_TEST_CACHE")
@@ -78,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("whole_suite")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("whole_suite")]
-    # The longest first: a notebook takes a minute or two, and two processes share what is left.
+    # The longest first: a notebook is one piece, and two processes share what is left.
     items.sort(key=lambda item: item.path.suffix != ".ipynb")
     for item in items:
         if item.get_closest_marker("requires_libtpu") and not has_libtpu():
@@ -87,20 +84,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="libtpu is not installed (Linux x86-64 only)"))
         if item.get_closest_marker("requires_gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
-
-
-class _PassesForTraining:
-    """Gives one notebook LLVM's passes back: it trains for longer than it compiles.
-
-    A plugin of its own: hooks of this file that are about one item miss those of other folders.
-    """
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            if item.path.name == TRAINING_NOTEBOOK:
-                patch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS", raising=False)
-            return (yield)
 
 
 def _has_gpu() -> bool:
