@@ -40,6 +40,18 @@ _EXCLUSIONS = ("excluding_group", "excluding_use", "excluded_output")
 
 
 @dataclasses.dataclass(frozen=True)
+class Gap:
+    """What lies between the latency of a task's reference and the bound below it."""
+
+    reference_cycles: float
+    bound_cycles: float  # less than that
+
+    def closed(self, cycles: float) -> float:
+        """(reference - cycles) / (reference - bound)."""
+        return (self.reference_cycles - cycles) / (self.reference_cycles - self.bound_cycles)
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A problem to learn from or to be judged by."""
 
@@ -47,20 +59,9 @@ class Task:
     problem: Problem
     program: Program
     wanted: np.ndarray | None  # bool[D], decisions that the reference has in alternate memory
-    reference_cycles: float | None  # latency of the reference, usually XLA's default mapping
-    bound_cycles: float | None  # lower bound on the latency of every mapping
+    # Of the reference, usually XLA's default mapping; None without both or where there is none.
+    gap: Gap | None
     relaxed: np.ndarray | None = None  # float32[D], for hints: see `relaxed_choices`
-
-    @property
-    def has_gap(self) -> bool:
-        """Whether there is something between the reference and the bound."""
-        both = self.reference_cycles is not None and self.bound_cycles is not None
-        return both and self.reference_cycles > self.bound_cycles
-
-    def gap_closed(self, cycles: float) -> float:
-        """(reference - cycles) / (reference - bound); needs `has_gap`."""
-        reference = self.reference_cycles
-        return (reference - cycles) / (reference - self.bound_cycles)
 
     def saved(self, cycles: float) -> float:
         """Share of the all-default latency that is saved."""
@@ -89,17 +90,19 @@ def make_task(
 ) -> Task:
     """The task of a problem; its provenance may give `bound_cycles`. has_hints: `relaxed` too."""
     program = jax.tree.map(np.asarray, malloc_game.encode(problem))
-    bound = problem.provenance.get("bound_cycles")
-    wanted = None if reference is None else wanted_by(problem, reference, program.max_decisions)
+    wanted = gap = None
+    if reference is not None:
+        wanted = wanted_by(problem, reference, program.max_decisions)
+        bound = problem.provenance.get("bound_cycles")
+        cycles = float(malloc_game.latency(problem, reference).cycles)
+        if isinstance(bound, int | float) and cycles > bound:
+            gap = Gap(cycles, float(bound))
     return Task(
         name=f"{problem.name}-{problem.target.name}",
         problem=problem,
         program=program,
         wanted=wanted,
-        reference_cycles=(
-            None if reference is None else float(malloc_game.latency(problem, reference).cycles)
-        ),
-        bound_cycles=float(bound) if isinstance(bound, int | float) else None,
+        gap=gap,
         relaxed=relaxed_choices(problem, program) if has_hints else None,
     )
 
@@ -139,12 +142,12 @@ def make_buckets(tasks: Sequence[Task], most: int, smallest: int = 64) -> list[B
 
 
 def _stack_relaxed(tasks: Sequence[Task], length: int) -> np.ndarray | None:
-    rows = [task.relaxed for task in tasks]
-    if any(row is None for row in rows):
-        return None
-    stacked = np.zeros((len(rows), length), np.float32)
+    stacked = np.zeros((len(tasks), length), np.float32)
     for row, task in zip(stacked, tasks, strict=True):
-        row[: int(task.program.num_decisions)] = task.relaxed[: int(task.program.num_decisions)]
+        if task.relaxed is None:
+            return None
+        number = int(task.program.num_decisions)
+        row[:number] = task.relaxed[:number]
     return stacked
 
 

@@ -56,8 +56,9 @@ def check(config: Any, **rules: Rule) -> None:
     """Checks each field's type against its default's, then its rule if it has one."""
     where = type(config).__name__
     for field in dataclasses.fields(config):
-        value, wanted = getattr(config, field.name), type(field.default)
-        if field.default is dataclasses.MISSING:
+        value: Any = getattr(config, field.name)
+        wanted: type = type(field.default)
+        if field.default_factory is not dataclasses.MISSING:
             wanted = type(field.default_factory())
         if wanted is float and type(value) is int:
             value = float(value) if abs(value) < 1 << 53 else math.inf
@@ -65,7 +66,7 @@ def check(config: Any, **rules: Rule) -> None:
         is_finite = wanted is not float or (type(value) is float and math.isfinite(value))
         if type(value) is not wanted or not is_finite:
             raise ConfigError(f"{where}.{field.name}: {value!r} given; need a {wanted.__name__}")
-        if wanted is int and abs(value) > MOST:
+        if isinstance(value, int) and abs(value) > MOST:
             raise ConfigError(f"{where}.{field.name}: {value!r} given; need at most {MOST}")
         is_kept, text = rules.get(field.name, (lambda _: True, ""))
         if not is_kept(value):
@@ -166,9 +167,9 @@ class SelfPlayConfig:
     # Calls of simulated annealing around the best game after each batch; 0: none. What it flips is
     # drawn by how much the policy disagrees with the game. Not under piecemeal rules.
     annealing_rounds: int = 0
-    # Stretches of the schedule that CP-SAT solves anew after each batch (see `stretches`), where
-    # the problem is known; 0: none.
-    stretches: int = 0
+    # Windows of the schedule that CP-SAT solves anew after each batch (large-neighbourhood search),
+    # where the problem is known; 0: none.
+    lns_windows: int = 0
 
     def __post_init__(self):
         check(
@@ -181,7 +182,7 @@ class SelfPlayConfig:
             random_move_probability=FRACTION,
             drop_backups=at_least(0),
             annealing_rounds=at_least(0),
-            stretches=at_least(0),
+            lns_windows=at_least(0),
         )
 
 
@@ -300,9 +301,14 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
+# Fields by their former names, which files of then have: agents, checkpoints, configs.
+_FORMERLY = {"stretches": "lns_windows"}
+
+
 def from_json(default: Any, text: str, where: str) -> Any:
     """`default` with the fields that JSON text gives, at any depth. where: named in errors.
 
+    Fields may have their former names: `self_play.stretches` is `self_play.lns_windows`.
     Raises: ConfigError for text that is not JSON, unknown names, and bad values."""
     try:
         data = parse_json(text)
@@ -315,6 +321,10 @@ def _overlay(default: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: need an object, got {type(data).__name__}")
     names = [field.name for field in dataclasses.fields(default)]
+    for former, name in _FORMERLY.items():
+        if name in names and former in data and name not in data:
+            data = {**data, name: data[former]}
+            del data[former]
     unknown = sorted(set(data) - set(names))
     if unknown:
         raise ConfigError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(names)}")

@@ -29,13 +29,19 @@ from malloc_game.jitted import jit
 
 
 @chex.dataclass(frozen=True)
-class Model:
-    """What the search is given as `params`: the parameters and what is being played.
+class Networks:
+    """What the search is given as `params` where it knows no program: learned dynamics alone."""
+
+    params: chex.ArrayTree
+
+
+@chex.dataclass(frozen=True)
+class Model(Networks):
+    """The networks and what is being played.
 
     One program for all games of a batch, or one for each: then its arrays have a leading axis B.
     """
 
-    params: chex.ArrayTree
     program: malloc_game.Program
     outlook: Outlook | None = None  # of the program; needed by what `config` asks for, see below
 
@@ -140,7 +146,10 @@ def scaled_reward(
 def reward_for(config: AgentConfig, model: Model, cycles: chex.Array) -> chex.Array:
     """Cycles saved int32[B] -> reward float32[B] in the unit that `config.train` names."""
     reward = scaled_reward(model.program, cycles, config.train.return_scale)
-    return reward / model.outlook.stake if config.train.reward_unit == "stake" else reward
+    if config.train.reward_unit == "default":
+        return reward
+    assert model.outlook is not None, "a stake is a program's outlook: make models by Model.of"
+    return reward / model.outlook.stake
 
 
 def initial_inference(

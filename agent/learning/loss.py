@@ -8,7 +8,7 @@ import optax
 import malloc_game
 from agent.learning.config import AgentConfig
 from agent.learning.networks import make_network
-from agent.learning.types import Windows
+from agent.learning.types import StreamWindows, Windows
 from agent.learning.value_support import logits_to_scalar, scalar_to_two_hot
 
 
@@ -33,9 +33,9 @@ def loss_fn(
     value_target = scalar_to_two_hot(batch.value, net.value_bound, net.num_bins)
     reward_target = scalar_to_two_hot(batch.reward, net.reward_bound, net.num_bins)
 
-    value_weight, reward_weight = batch.value_weight, batch.reward_weight
-    value_weight = jnp.ones_like(batch.value) if value_weight is None else value_weight
-    reward_weight = jnp.ones_like(batch.reward) if reward_weight is None else reward_weight
+    value_weight, reward_weight = jnp.ones_like(batch.value), jnp.ones_like(batch.reward)
+    if isinstance(batch, StreamWindows):
+        value_weight, reward_weight = batch.value_weight, batch.reward_weight
     importance = jnp.ones_like(batch.value[:, 0]) if importance is None else importance
 
     def mean(logits, target, weight):

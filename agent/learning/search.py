@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import mctx
 
 from agent.learning.config import AgentConfig
-from agent.learning.inference import Model, make_recurrent_fn
+from agent.learning.inference import Networks, make_recurrent_fn
 
 
 @chex.dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Plan:
 
 def plan(
     config: AgentConfig,
-    model: Model,
+    model: Networks,
     root: mctx.RootFnOutput,
     legal: chex.Array,
     gumbel_scale: chex.Array,
     search_key: chex.PRNGKey,
 ) -> Plan:
     """Searches from `root`. legal: bool[B, A]; gumbel_scale: float32[B], noise of each root.
+
+    model: a `Model` where dynamics are those of the game.
 
     True legality holds at the root only, unless `config.search.dynamics` is "env". The key is
     consumed. Source: Danihelka et al., "Policy improvement by planning with Gumbel" (ICLR 2022)."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import mctx
 from jax.sharding import Mesh
 
-from agent.learning.inference import Model, initial_inference
+from agent.learning.inference import Networks, initial_inference
 from agent.learning.loss import loss_fn
 from agent.learning.mesh import BY_DEVICE, EVERYWHERE, GAMES, HOSTS
 from agent.learning.search import plan
@@ -117,7 +117,7 @@ def reanalyse(
     )
     found = plan(
         agent,
-        Model(params=target_params, program=None),
+        Networks(params=target_params),
         mctx.RootFnOutput(
             prior_logits=output.policy_logits, value=root_value, embedding=output.hidden
         ),

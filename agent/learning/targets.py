@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from agent.learning.config import AgentConfig
-from agent.learning.types import Moves, Trajectory, Windows
+from agent.learning.types import Moves, StreamWindows, Trajectory, Windows
 
 # Where the games' axis B is in each field of a Trajectory.
 _GAME_AXES = Trajectory(
@@ -89,7 +89,7 @@ def imitation_windows(config: AgentConfig, trajectory: Trajectory, game: chex.Ar
     return make_windows(config, picked, td_steps=num_moves)
 
 
-def stream_windows(config: AgentConfig, moves: Moves) -> Windows:
+def stream_windows(config: AgentConfig, moves: Moves) -> StreamWindows:
     """The window at the start of a sequence of moves [L], L = unroll steps + td steps + 1.
 
     Returns end at the end of a game; where the stream was cut, in the value stored there. What
@@ -110,7 +110,7 @@ def stream_windows(config: AgentConfig, moves: Moves) -> Windows:
     is_inside = _none_before(is_last)  # after the end states are absorbing
     is_cut = is_cut & is_inside
     is_known = _none_before(is_cut)
-    return Windows(
+    return StreamWindows(
         observation=moves.observation[0].astype(jnp.float32),
         action=moves.action[:unroll_steps].astype(jnp.int32),
         reward=moves.reward[:unroll_steps] * is_inside[:-1],

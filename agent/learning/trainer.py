@@ -313,7 +313,7 @@ class Trainer:
             if game < num_free:
                 mean = default - float(stream["saved_sum"][game]) / float(finished[game])
                 saved.append(task.saved(mean))
-                gaps.extend([task.gap_closed(mean)] if task.has_gap else [])
+                gaps.extend([] if task.gap is None else [task.gap.closed(mean)])
         moves = num_games * self.config.agent.self_play.chunk_moves
         self._counts["moves"] += moves
         self._counts["games"] += int(finished.sum())

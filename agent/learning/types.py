@@ -46,9 +46,14 @@ class Windows:
     policy: chex.Array  # float32[..., K + 1, A]
     policy_weight: chex.Array  # float32[..., K + 1]
     value: chex.Array  # float32[..., K + 1], n-step returns
-    # 0 where the target is not known, None for 1 everywhere.
-    value_weight: chex.Array | None = None  # float32[..., K + 1]
-    reward_weight: chex.Array | None = None  # float32[..., K]
+
+
+@chex.dataclass(frozen=True)
+class StreamWindows(Windows):
+    """Windows of a stream, which may be cut: weights are 0 where the target is not known."""
+
+    value_weight: chex.Array  # float32[..., K + 1]
+    reward_weight: chex.Array  # float32[..., K]
 
 
 @chex.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """More programs to learn from: variants of those that there are.
 
-A few dozen programs are soon known by heart. A variant puts one to three programs of one target in
+Networks soon overfit a few dozen programs. A variant puts one to three programs of one target in
 a row and changes what makes a mapping good: the capacity of alternate memory, its bandwidth to
 default memory, how long each computation takes, and how much of that alternate memory saves. What
 is learned must then be how to weigh these, not which instruction of which program it is.

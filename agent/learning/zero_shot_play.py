@@ -104,7 +104,7 @@ def scores(buckets: list[Bucket], cycles: Mapping[str, float]) -> dict[str, floa
     tasks = [task for bucket in buckets for task in bucket.tasks if task.name in cycles]
     if not tasks:
         return {"saved": float("nan")}
-    gaps = [task.gap_closed(cycles[task.name]) for task in tasks if task.has_gap]
+    gaps = [task.gap.closed(cycles[task.name]) for task in tasks if task.gap is not None]
     found = {"saved": float(np.mean([task.saved(cycles[task.name]) for task in tasks]))}
     if gaps:
         found |= {"gap_closed": float(np.mean(gaps)), "gap_closed_median": float(np.median(gaps))}

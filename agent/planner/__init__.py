@@ -8,6 +8,7 @@ by the policy (`annealer`), and windows of the schedule solved anew by CP-SAT (`
 
 __all__ = [
     "annealer",
+    "compiled",
     "lns_windows",
     "pretrained_planner",
     "problem_planner",

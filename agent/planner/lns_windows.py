@@ -1,7 +1,7 @@
-"""Large neighbourhood search led by the policy: CP-SAT solves stretches of the schedule anew.
+"""Large neighbourhood search led by the policy: CP-SAT solves windows of the schedule anew.
 
 Games place chunks by first fit, each copy as late as it can start. CP-SAT chooses offsets and
-starts freely, but only within a stretch that is short enough to be solved; where those begin is
+starts freely, but only within a window that is short enough to be solved; where those begin is
 drawn by how much the policy disagrees with the best mapping there.
 """
 
@@ -16,13 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 import malloc_game
+from agent.planner import finders
 from malloc_game.solvers.cpsat.mapping import stated
 from malloc_game.solvers.cpsat.neighbourhood import Neighbourhoods
 
-_NO_LIMIT = 1e6  # seconds of one stretch, which has a limit of its own effort
+_NO_LIMIT = 1e6  # seconds of one window, which has a limit of its own effort
 # Larger problems are left alone: to state one to CP-SAT takes seconds, every time.
 MAX_DECISIONS = 4000
-SOURCE = "stretches"
+SOURCE = finders.CPSAT_LNS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Found:
     cycles: float
 
 
-class StretchSearch:
+class WindowSearch:
     """The search for one problem, in a thread of its own beside games and learning.
 
     Without deadlines, what it finds depends on the seed, on the mappings and the weights that it is
@@ -44,10 +45,10 @@ class StretchSearch:
         self._best: Found | None = None
         self._near: Neighbourhoods | None = None  # None: to begin at the best mapping
         self._num_begun = 0
-        self._thread = ThreadPoolExecutor(1, "stretches")
+        self._thread = ThreadPoolExecutor(1, "lns-windows")
         self._running: Future | None = None
         self._is_over = threading.Event()  # for a start without a count
-        self.num_stretches = 0
+        self.num_windows = 0
         self.seconds = 0.0  # of the thread
 
     def go_on_from(self, assignment: malloc_game.Assignment, cycles: float) -> None:
@@ -62,10 +63,10 @@ class StretchSearch:
         return self._best
 
     def start(self, count: int | None, deadline: float | None, weights: np.ndarray | None) -> None:
-        """Begins so many stretches; None: until `finish` is called.
+        """Begins so many windows; None: until `finish` is called.
 
         deadline: of `time.monotonic()`, after which none begins.
-        weights: float[T], how likely a stretch lies around each instruction; alike if None."""
+        weights: float[T], how likely a window lies around each instruction; alike if None."""
         self._is_over.clear()
         self._running = self._thread.submit(self._run, count, deadline, weights)
 
@@ -92,7 +93,7 @@ class StretchSearch:
             if self._near is None:
                 self._near = self._begin()
             better = self._near.improve(left, weights)
-            self.num_stretches += 1
+            self.num_windows += 1
             if better is not None:
                 self._offer(better)
         self.seconds += time.monotonic() - began

@@ -18,7 +18,7 @@ def planning_config(agent: AgentConfig) -> AgentConfig:
     """How to plan for one program with a trained agent: its networks, units and search.
 
     What the planner does with its time is that of a planner: few games at once, some near the best
-    one, annealing and stretches beside them. Learning goes on more slowly than it began."""
+    one, annealing and LNS windows beside them. Learning goes on more slowly than it began."""
     own = AgentConfig()
     network = agent.network
     if jax.default_backend() == "cpu":  # where bfloat16 is emulated
@@ -36,7 +36,7 @@ def planning_config(agent: AgentConfig) -> AgentConfig:
         network=network,
         search=agent.search,
         train=train,
-        self_play=SelfPlayConfig(annealing_rounds=4, stretches=3),
+        self_play=SelfPlayConfig(annealing_rounds=4, lns_windows=3),
     )
 
 

@@ -1,11 +1,11 @@
 """The planner of a problem: games and learning on one side, CP-SAT on the other, one best mapping.
 
-`SelfPlayPlanner` knows games. Here it is given the problem behind them: the linear relaxation for hints,
-mappings from elsewhere as games to begin with, and the stretches of its best mapping that are
-solved anew while it plays (see `stretches`). What either finds the other goes on from.
+`SelfPlayPlanner` knows games. Here it is given the problem behind them: the linear relaxation for
+hints, mappings from elsewhere as games to begin with, and windows of its best mapping that are
+solved anew while it plays (see `lns_windows`). What either finds the other goes on from.
 
 Games and learning take most of a minute of a processor to compile. So the first iteration has
-stretches only, and what they find can be had at any time (`best`), while the second one compiles.
+LNS windows only, and what they find can be had at any time (`best`), while the second one compiles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agent.learning.config import AgentConfig
 from agent.learning.features import simple_plays
 from agent.planner import finders
 from agent.planner.compiled import check_same_shapes
-from agent.planner.lns_windows import MAX_DECISIONS, SOURCE, StretchSearch
+from agent.planner.lns_windows import MAX_DECISIONS, SOURCE, WindowSearch
 from agent.planner.self_play_planner import SelfPlayPlanner
 from malloc_game.game.decisions import list_decisions
 from malloc_game.game.state import COMPILER
@@ -31,9 +31,9 @@ from malloc_game.solvers.decode import replay
 
 # Of all the relaxation's plays and greedy's, those that the planner learns from.
 _NUM_FIRST_GAMES = 4
-# Times the stretches of an iteration: so many come before the first games, and beside their first
+# Times the windows of an iteration: so many come before the first games, and beside their first
 # batch, while they are compiled.
-_FIRST_STRETCHES = 8
+_FIRST_WINDOWS = 8
 # Where time is limited and less than this is left, games are not begun: compiled beside the TPU
 # compiler on two cores, which may take 90 s in which no corrected costs are taken up, they would
 # come too late.
@@ -95,9 +95,9 @@ class ProblemPlanner:
         self._first = first_games(self._program, self._relaxed)
         self._known = [self._given(mapping) for mapping in known]
         self._planner: SelfPlayPlanner | None = None
-        self._search: StretchSearch | None = None
+        self._search: WindowSearch | None = None
         # Of searches under former costs.
-        self._num_stretches, self._search_seconds = 0, 0.0
+        self._num_windows, self._search_seconds = 0, 0.0
         self._best = self._best_first()
 
     def set_problem(
@@ -113,7 +113,7 @@ class ProblemPlanner:
         self._problem, self._program = problem, program
         if self._search is not None:
             self._search.close()
-            self._num_stretches += self._search.num_stretches
+            self._num_windows += self._search.num_windows
             self._search_seconds += self._search.seconds
         self._search = None
         # Greedy and the relaxation judge by the costs: under others they play other games.
@@ -140,8 +140,8 @@ class ProblemPlanner:
     def run(self, seconds: float | None = None, iterations: int | None = None) -> None:
         """Plans until `seconds` or `iterations` are over.
 
-        An iteration is one of `SelfPlayPlanner` with stretches beside it, but stretches come alone first,
-        and as long as there is too little time for games. Without a limit of time, the first
+        An iteration is one of `SelfPlayPlanner` with LNS windows beside it, but windows come alone
+        first, and as long as there is too little time for games. Without a limit of time, the first
         iteration is that.
         Raises: ValueError if neither limit is given."""
         if seconds is None and iterations is None:
@@ -155,14 +155,14 @@ class ProblemPlanner:
             number += 1
 
     def stats(self) -> dict:
-        """As of `SelfPlayPlanner`, if there have been games, and what came of the stretches."""
+        """As of `SelfPlayPlanner`, if there have been games, and what came of the LNS windows."""
         seconds = self._search_seconds + (0.0 if self._search is None else self._search.seconds)
         of_games = {"games": 0, "updates": 0} if self._planner is None else self._planner.stats()
         return of_games | {
             "best_latency_cycles": self.best_cycles,
             "best_source": self.best_source,
-            "stretches": self._number_of_stretches(),
-            "stretches_seconds": seconds,
+            "lns_windows": self._number_of_windows(),
+            "lns_seconds": seconds,
         }
 
     @property
@@ -174,7 +174,9 @@ class ProblemPlanner:
     def planner(self) -> SelfPlayPlanner:
         """The one of games; made, which compiles code, when it is first asked for."""
         if self._planner is None:
-            planner = SelfPlayPlanner(self._program, self.config, self._seed, self._params, self._relaxed)
+            planner = SelfPlayPlanner(
+                self._program, self.config, self._seed, self._params, self._relaxed
+            )
             self._known.append(self._given(self._best.assignment))
             planner.seed_games([game.actions for game in (*self._first, *self._known)])
             self._planner = planner
@@ -228,38 +230,38 @@ class ProblemPlanner:
 
     def _iterate(self, deadline: float | None) -> None:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        self._prepare_stretches()
+        self._prepare_windows()
         has_games = self._planner is not None or self._search is None
-        if not has_games and self._number_of_stretches() >= self._num_first:
+        if not has_games and self._number_of_windows() >= self._num_first:
             has_games = left is None or left >= _GAMES_SECONDS
-        self._start_stretches(deadline, has_games)
+        self._start_windows(deadline, has_games)
         if has_games:
             self.planner.run(seconds=left, iterations=1)
             if self.planner.best_latency_cycles < self.best_cycles:
                 self._best = self._best_game()
-        self._finish_stretches()
+        self._finish_windows()
 
     @property
     def _num_first(self) -> int:
-        return self.config.self_play.stretches * _FIRST_STRETCHES
+        return self.config.self_play.lns_windows * _FIRST_WINDOWS
 
-    def _number_of_stretches(self) -> int:
-        current = 0 if self._search is None else self._search.num_stretches
-        return self._num_stretches + current
+    def _number_of_windows(self) -> int:
+        current = 0 if self._search is None else self._search.num_windows
+        return self._num_windows + current
 
-    def _prepare_stretches(self) -> None:
-        """A search from the best mapping on, where stretches are wanted and can be solved."""
+    def _prepare_windows(self) -> None:
+        """A search from the best mapping on, where windows are wanted and can be solved."""
         if self._search is None:
             is_small = int(self._program.num_decisions) <= MAX_DECISIONS
             if not self._num_first or not is_small or self.config.rules != COMPILER:
                 return
-            self._search = StretchSearch(self._problem, self._seed)
+            self._search = WindowSearch(self._problem, self._seed)
         self._search.go_on_from(self._best.assignment, self._best.cycles)
 
-    def _start_stretches(self, deadline: float | None, has_games: bool) -> None:
+    def _start_windows(self, deadline: float | None, has_games: bool) -> None:
         if self._search is None:
             return
-        wanted: int | None = self.config.self_play.stretches
+        wanted: int | None = self.config.self_play.lns_windows
         weights = None
         if self._planner is not None:  # the policy is asked once it has played: it is compiled
             weights = self._weights()
@@ -269,7 +271,7 @@ class ProblemPlanner:
             wanted = None  # for as long as games take to compile
         self._search.start(wanted, deadline, weights)
 
-    def _finish_stretches(self) -> None:
+    def _finish_windows(self) -> None:
         if self._search is None:
             return
         self._search.finish()
@@ -287,5 +289,5 @@ class ProblemPlanner:
         decisions = list_decisions(self._problem, self.config.rules)
         weights = np.zeros(len(self._problem.instructions))
         np.add.at(weights, [d.time for d in decisions], surprise[: len(decisions)])
-        # Half of the stretches begin anywhere.
+        # Half of the windows begin anywhere.
         return weights / weights.sum() + 1.0 / len(weights)

@@ -5,7 +5,6 @@ replay and learning run on the device in functions that are traced once for each
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,54 +16,14 @@ import numpy as np
 import malloc_game
 from agent.learning.config import AgentConfig
 from agent.learning.drop_backup import back_up, dead_ends
-from agent.learning.inference import Model, observation_size, outlook_for
-from agent.learning.replay import example_window, make_replay
-from agent.learning.self_play import FREE, RANDOM, Games, play, start_games
-from agent.learning.targets import imitation_windows, self_play_windows
+from agent.learning.inference import Model, outlook_for
+from agent.learning.self_play import FREE, RANDOM, Games
 from agent.learning.types import Windows
-from agent.learning.updates import init_train_state, learn
+from agent.planner import compiled
 from agent.planner.annealer import Annealer, disagreement
-from malloc_game.jitted import jit
 
 _FIRST_ANNEALING = 8  # times the rounds of annealing beside the first batch
 _MAX_STORED_GAMES = 16  # record-setting games that `set_program` replays
-
-
-def evaluate_actions(
-    program: malloc_game.Program, actions: chex.Array
-) -> tuple[chex.Array, malloc_game.GameState]:
-    """Plays actions int32[D] (D = program.max_decisions): the latency, int32[] cycles, and the end.
-
-    An illegal action is played as DROP. Pure; `jax.vmap` it over programs or sequences."""
-    chex.assert_shape(actions, (program.max_decisions,))
-
-    state = malloc_game.replay(program, actions)
-    return state.latency, state
-
-
-_static_config = functools.partial(jit, static_argnames="config")
-_init_train_state = _static_config()(init_train_state)
-_start_games = _static_config()(start_games)
-_play = _static_config(donate_argnames="games")(play)
-_learn = _static_config(donate_argnames="train_state")(learn)
-
-
-@_static_config(donate_argnames="replay_state")
-def _record(
-    config: AgentConfig, games: Games, replay_state: chex.ArrayTree
-) -> tuple[chex.ArrayTree, Windows]:
-    """Adds finished games to the replay; also the imitation windows [T, ...] of the best one."""
-    trajectory = games.trajectory
-    replay = make_replay(config, num_moves=trajectory.action.shape[0])
-    replay_state = replay.add(replay_state, self_play_windows(config, trajectory))
-    best = imitation_windows(config, trajectory, jnp.argmax(trajectory.cycles_saved))
-    return replay_state, best
-
-
-@jit(static_argnames=("config", "num_moves"))
-def _init_replay(config: AgentConfig, num_moves: int) -> chex.ArrayTree:
-    window = example_window(config, observation_size(config), malloc_game.NUM_ACTIONS)
-    return make_replay(config, num_moves).init(window)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +32,27 @@ class _StoredGame:
     source: str
 
 
-class Planner:
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """The best game so far."""
+
+    game: _StoredGame
+    cycles: int
+    windows: Windows  # to imitate it
+    base: np.ndarray  # int32[D], perturbed next: the last game that was as good
+
+
+class _TimeIsUp(Exception):
+    """The deadline has cut off a batch."""
+
+
+class SelfPlayPlanner:
     """Plays and learns one program; keeps the best game whatever found it.
 
     `best_source` says what did: "seed" (given from outside), "self_play" (search chose every move),
-    "greedy_play" (so, without noise), "perturbation" (search or chance changed some moves of an
-    earlier game) or "annealing" (see `annealer`). On one machine, the same seed, calls and
-    iterations give the same result.
+    "greedy_play" (so, without noise), "perturbation" (search changed some moves of an earlier
+    game), "chance" (random moves did) or "annealing" (see `annealer`). On one machine, the same
+    seed, calls and iterations give the same result.
     """
 
     def __init__(
@@ -96,7 +69,7 @@ class Planner:
         self.config = AgentConfig() if config is None else config
         params_key, self._key = jax.random.split(jax.random.key(seed))
         self._host_rng = np.random.default_rng(seed)  # draws scripts, nothing else
-        self._train_state = _init_train_state(self.config, params_key, params)
+        self._train_state = compiled.new_train_state(self.config, params_key, params)
         self._seeds: list[np.ndarray] = []
         self._records: list[_StoredGame] = []  # every game that was the best when it was played
         self._num_iterations = 0
@@ -122,21 +95,20 @@ class Planner:
         self._length = int(program.num_decisions)
         self._default_cycles = int(program.default_cycles)
         self._has_dead_ends = bool(np.asarray(program.must_stay).any())
-        self._replay_state = _init_replay(self.config, program.max_decisions)
-        self._best: _StoredGame | None = None
-        self._best_latency: int | None = None
-        self._best_windows: Windows | None = None
-        self._base: np.ndarray | None = None  # perturbed next: the last game as good as the best
+        self._replay_state = compiled.new_replay(self.config, program.max_decisions)
+        self._best: _Best | None = None
 
-    def set_program(self, program: malloc_game.Program) -> None:
+    def set_program(self, program: malloc_game.Program, relaxed: np.ndarray | None = None) -> None:
         """Goes on with a program of the same shapes, e.g. after costs were corrected.
 
         The network and its optimiser stay. The replay is emptied, since its rewards are out of
         date; seed games and former best games are played again under the new program (their
         illegal actions become DROP), which refills it.
+        relaxed: as for the planner itself, of the new program.
         Raises: ValueError if an array's shape or dtype differs."""
-        check_same_shapes(self._program, program)
+        compiled.check_same_shapes(self._program, program)
         stored, self._records = list(self._records), []
+        self._relaxed = relaxed
         self._load(program)
         by_source = {"seed": list(self._seeds)}
         for game in stored:
@@ -181,18 +153,18 @@ class Planner:
                 probability = 0.5 ** self._host_rng.uniform(1, 7)
                 is_random = self._host_rng.random(len(script)) < probability
                 script[is_random, row] = RANDOM
-            sources = [source] * len(batch) + ["perturbation"] * (num_games - len(batch))
+            sources = [source] * len(batch) + ["chance"] * (num_games - len(batch))
             found = self._finish(self._play_batch(script), sources)
             latencies.extend(found[: len(batch)].tolist())
         return latencies
 
     def _play_batch(
         self, script: np.ndarray, deadline: float | None = None, is_noisy: bool = True
-    ) -> Games | None:
-        """Plays a batch to its end, out of dead ends as well; None if the deadline came first."""
+    ) -> Games:
+        """Plays a batch to its end, out of dead ends as well. Raises: _TimeIsUp."""
         games = self._play_script(script, deadline, is_noisy)
         num_backups = 0
-        while games is not None and self._has_dead_ends:
+        while self._has_dead_ends:
             chunk_of = np.asarray(games.state.chunk_of)
             ends = dead_ends(self._program, chunk_of)
             if (ends < 0).all():
@@ -205,21 +177,19 @@ class Planner:
         self._num_backups += num_backups
         return games
 
-    def _play_script(
-        self, script: np.ndarray, deadline: float | None, is_noisy: bool
-    ) -> Games | None:
-        """Plays a batch to its end in chunks; None if the deadline came first."""
+    def _play_script(self, script: np.ndarray, deadline: float | None, is_noisy: bool) -> Games:
+        """Plays a batch to its end in chunks. Raises: _TimeIsUp if the deadline came first."""
         began = time.monotonic()
         self._key, play_key = jax.random.split(self._key)
         model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
         # Game 0 is always free of noise; noise grows with the number of the game.
         noise = self.config.search.gumbel_scale * is_noisy
         gumbel_scale = jnp.linspace(0.0, noise, self.config.self_play.num_games)
-        games = _start_games(self.config, self._program)
+        games = compiled.begin_games(self.config, self._program)
         for _ in range(0, self._length, self.config.self_play.chunk_moves):
             if deadline is not None and time.monotonic() >= deadline:
-                return None
-            games = _play(self.config, model, games, script, gumbel_scale, play_key)
+                raise _TimeIsUp
+            games = compiled.play_chunk(self.config, model, games, script, gumbel_scale, play_key)
             jax.block_until_ready(games.move)
         self._seconds["self_play"] += time.monotonic() - began
         return games
@@ -231,27 +201,30 @@ class Planner:
         self._num_games += len(latencies)
         self._num_moves += int(np.asarray(trajectory.length).sum())
         self._num_searched_moves += int(np.asarray(trajectory.policy_weight).sum())
-        self._replay_state, windows = _record(self.config, games, self._replay_state)
-        row = int(latencies.argmin())
-        if self._best_latency is None or latencies[row] <= self._best_latency:
-            self._base = np.asarray(trajectory.action)[:, row].copy()
-            self._base[self._length :] = malloc_game.DROP
-        if self._best_latency is None or latencies[row] < self._best_latency:
-            self._best = _StoredGame(actions=self._base, source=sources[row])
-            self._records = [*self._records, self._best][-_MAX_STORED_GAMES:]
-            self._best_latency, self._best_windows = int(latencies[row]), windows
+        self._replay_state, windows = compiled.record(self.config, games, self._replay_state)
+        row, best = int(latencies.argmin()), self._best
+        cycles = int(latencies[row])
+        if best is None or cycles <= best.cycles:
+            actions = np.asarray(trajectory.action)[:, row].copy()
+            actions[self._length :] = malloc_game.DROP
+            if best is not None and cycles == best.cycles:
+                self._best = dataclasses.replace(best, base=actions)
+            else:
+                game = _StoredGame(actions=actions, source=sources[row])
+                self._best = _Best(game, cycles, windows, base=actions)
+                self._records = [*self._records, game][-_MAX_STORED_GAMES:]
         return latencies
 
     def _free_script(self) -> np.ndarray:
         shape = (self._program.max_decisions, self.config.self_play.num_games)
         return np.full(shape, FREE, np.int32)
 
-    def _perturbation_script(self) -> np.ndarray:
-        """The base game, except in a few windows, the same for all games of the batch.
+    def _perturbation_script(self, base: np.ndarray) -> np.ndarray:
+        """The base game, int32[D], except in a few windows, the same for all games of the batch.
 
         They are the same so that search is skipped elsewhere; the games differ by their noise."""
         settings, rng = self.config.self_play, self._host_rng
-        script = np.repeat(self._base[:, None], settings.num_games, axis=1)
+        script = np.repeat(base[:, None], settings.num_games, axis=1)
         for _ in range(rng.integers(1, settings.perturbation_windows + 1)):
             length = int(rng.integers(1, settings.perturbation_window_moves + 1))
             start = int(rng.integers(0, max(1, self._length - length + 1)))
@@ -300,17 +273,19 @@ class Planner:
                 callback(self.stats())
 
     def _iterate(self, deadline: float | None) -> bool:
-        settings = self.config.self_play
-        if self._base is not None:
+        settings, best = self.config.self_play, self._best
+        if best is not None:
             # The first batch and learning are compiled meanwhile, which takes long.
             first = _FIRST_ANNEALING if self._num_iterations == 0 else 1
-            self._start_annealing(settings.annealing_rounds * first, deadline)
-        is_free = self._base is None or (
-            self._num_iterations % (settings.perturbation_batches + 1) == 0
-        )
-        script = self._free_script() if is_free else self._perturbation_script()
-        games = self._play_batch(script, deadline)
-        if games is None:
+            self._start_annealing(best, settings.annealing_rounds * first, deadline)
+        is_free = self._num_iterations % (settings.perturbation_batches + 1) == 0
+        if best is None or is_free:
+            is_free, script = True, self._free_script()
+        else:
+            script = self._perturbation_script(best.base)
+        try:
+            games = self._play_batch(script, deadline)
+        except _TimeIsUp:
             self._finish_annealing()
             return False
         if is_free:
@@ -324,15 +299,15 @@ class Planner:
         self._num_iterations += 1
         return True
 
-    def _start_annealing(self, rounds: int, deadline: float | None) -> None:
+    def _start_annealing(self, best: _Best, rounds: int, deadline: float | None) -> None:
         """Begins annealing around the best game, beside whatever comes next."""
         if not self.config.self_play.annealing_rounds or self._has_dead_ends:
             return
         self._key, anneal_key = jax.random.split(self._key)
         if self._annealer is None:
             model = Model(params=None, program=self._program, outlook=self._outlook)
-            self._annealer = Annealer(self.config, model, self._require_best().actions)
-        self._annealer.go_on_from(self._require_best().actions, self._best_latency)
+            self._annealer = Annealer(self.config, model, best.game.actions)
+        self._annealer.go_on_from(best.game.actions, best.cycles)
         # Learning overwrites the parameters that it is given.
         params = jax.tree.map(jnp.copy, self._train_state.params)
         self._annealer.start(rounds, params, anneal_key, deadline)
@@ -344,14 +319,18 @@ class Planner:
         began = time.monotonic()
         actions, cycles = self._annealer.finish()
         self._seconds["annealing"] += time.monotonic() - began
-        if cycles < self._best_latency:
+        if cycles < self._require_best().cycles:
             self._replay_games([actions], "annealing")
 
     def _learn(self) -> None:
         began = time.monotonic()
         self._key, learn_key = jax.random.split(self._key)
-        self._train_state, loss = _learn(
-            self.config, self._train_state, self._replay_state, self._best_windows, learn_key
+        self._train_state, loss = compiled.learn_from_replay(
+            self.config,
+            self._train_state,
+            self._replay_state,
+            self._require_best().windows,
+            learn_key,
         )
         self._loss = {name: float(value) for name, value in loss.items()}
         self._seconds["learning"] += time.monotonic() - began
@@ -361,25 +340,24 @@ class Planner:
     @property
     def best_actions(self) -> np.ndarray:
         """int32[D], DROP after the last decision. Raises: ValueError before the first game."""
-        return self._require_best().actions.copy()
+        return self._require_best().game.actions.copy()
 
     @property
     def best_latency_cycles(self) -> int:
         """Latency of the best game under the current program."""
-        self._require_best()
-        return self._best_latency
+        return self._require_best().cycles
 
     @property
     def best_source(self) -> str:
         """What found the best game (see the class)."""
-        return self._require_best().source
+        return self._require_best().game.source
 
     def surprise(self) -> np.ndarray:
         """How unlikely the policy finds where the best game has each decision: float32[D]."""
         model = Model(params=self._train_state.params, program=self._program, outlook=self._outlook)
         return np.asarray(disagreement(self.config, model, self.best_actions))
 
-    def _require_best(self) -> _StoredGame:
+    def _require_best(self) -> _Best:
         if self._best is None:
             raise ValueError("no game was played yet: call seed_games or run first")
         return self._best
@@ -401,22 +379,7 @@ class Planner:
             "annealing_seconds": self._seconds["annealing"],
             "loss": dict(self._loss),
             "default_cycles": self._default_cycles,
-            "best_latency_cycles": self._best_latency,
-            "best_source": None if self._best is None else self._best.source,
-            "network_play_latency": (self.network_play_latencies or [None])[-1],
+            "best_latency_cycles": None if self._best is None else self._best.cycles,
+            "best_source": None if self._best is None else self._best.game.source,
+            "network_play_latency": next(reversed(self.network_play_latencies), None),
         }
-
-
-def check_same_shapes(old: malloc_game.Program, new: malloc_game.Program) -> None:
-    """Raises: ValueError if an array's shape or dtype differs."""
-    old, new = map(jax.device_put, (old, new))
-    if jax.tree.structure(old) != jax.tree.structure(new):
-        raise ValueError("set_program: the new program has other fields")
-    for (path, a), b in zip(
-        jax.tree_util.tree_flatten_with_path(old)[0], jax.tree.leaves(new), strict=True
-    ):
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise ValueError(
-                f"set_program: {jax.tree_util.keystr(path)} is {b.dtype}{list(b.shape)}; this "
-                f"planner was made for {a.dtype}{list(a.shape)}"
-            )

@@ -161,7 +161,7 @@ def _say_how_far(loop: CompilerLoop, planner: ProblemPlanner) -> None:
     stats, best = planner.stats(), planner.best
     loop.say(
         f"planner: {stats['games']} games, {stats['updates']} updates,"
-        f" {stats['stretches']} LNS windows, best predicted"
+        f" {stats['lns_windows']} LNS windows, best predicted"
         f" {best.cycles / loop.xla_default_cycles:.3f} ({best.source})"
     )
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from tests.experiments.evidence import journal, page, pictures, runs
 from tests.experiments.evidence.__main__ import main
+from tests.helpers.training_for_tests import SMALL
 
 PAIR = "strassen_wide-tpu7x"
 
@@ -54,6 +55,8 @@ def test_variants_differ_from_what_they_vary_in_one_thing():
 
 @pytest.mark.slow
 def test_a_curve_of_training_is_a_line_of_the_journal(monkeypatch):
+    monkeypatch.setattr(runs, "SCRATCH", SMALL)
+    monkeypatch.setattr(runs, "EVALUATION_SIMULATIONS", SMALL.agent.search.num_simulations)
     monkeypatch.setattr(runs, "CURVE_ITERATIONS", 1)
     monkeypatch.setattr(runs, "CURVE_EVERY", 1)
     run = next(run for run in runs.curves() if run.pair == PAIR)

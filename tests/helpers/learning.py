@@ -8,40 +8,33 @@ from typing import Any
 import numpy as np
 
 from agent.learning.buckets import make_task
-from agent.learning.config import (
-    AgentConfig,
-    NetworkConfig,
-    SearchConfig,
-    SelfPlayConfig,
-    TrainConfig,
-)
 from agent.learning.trainer import Trainer
-from agent.learning.training_config import PrioritisedReplayConfig, TrainingConfig
 from agent.learning.zero_shot_play import latencies
 from tests.helpers.exhaustive import optimum
 from tests.helpers.tiny import tiny_problem
+from tests.helpers.training_for_tests import SMALL, changed
 
 PROBLEMS = (1, 2, 4, 5, 7)
 ITERATIONS = 60
-CONFIG = TrainingConfig(
-    agent=AgentConfig(
-        network=NetworkConfig(hidden_size=64, num_bins=31, features="outlook"),
-        search=SearchConfig(num_simulations=8, value_scale=0.2),
-        self_play=SelfPlayConfig(num_games=32, chunk_moves=16),
-        train=TrainConfig(
-            learning_rate=3e-3,
-            batch_size=64,
-            updates_per_iteration=8,
-            unroll_steps=3,
-            td_steps=12,
-            discount=1.0,
-            reward_unit="stake",
-            return_scale=10.0,
-            target_step_size=0.05,
-        ),
-        imitate_best=False,
-    ),
-    replay=PrioritisedReplayConfig(capacity=16384),
+CONFIG = changed(
+    SMALL,
+    agent={
+        "network": {"hidden_size": 64, "num_bins": 31},
+        "search": {"num_simulations": 8, "value_scale": 0.2},
+        "self_play": {"num_games": 32},
+        "train": {
+            "learning_rate": 3e-3,
+            "batch_size": 64,
+            "updates_per_iteration": 8,
+            "unroll_steps": 3,
+            "td_steps": 12,
+            "discount": 1.0,
+        },
+        "imitate_best": False,
+    },
+    replay={"capacity": 16384},
+    evaluation={"every_iterations": 50},
+    checkpoint={"every_iterations": 50},
     seed_games=False,  # nobody shows it anything
 )
 

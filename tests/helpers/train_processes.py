@@ -1,4 +1,4 @@
-"""One of several processes that train as one, for tests: `python -m tests.train_processes ...`.
+"""One of several processes that train as one, for tests: `python -m tests.helpers.train_processes`.
 
 It is the command `mallocgame train`, which prints one line of JSON more: digests of the
 parameters, as every device of this process has them.

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any, TypeVar
 
 import malloc_game as mg
 from agent.learning.buckets import Task, make_task
-from agent.learning.config import (
-    AgentConfig,
-    NetworkConfig,
-    SearchConfig,
-    SelfPlayConfig,
-    TrainConfig,
-)
-from agent.learning.training_config import (
-    CheckpointConfig,
-    EvaluationConfig,
-    PrioritisedReplayConfig,
-    TrainingConfig,
-)
+from agent.learning.training_config import TrainingConfig
 
-SMALL = TrainingConfig(
-    agent=AgentConfig(
-        network=NetworkConfig(hidden_size=32, num_bins=21, features="outlook"),
-        search=SearchConfig(num_simulations=4),
-        self_play=SelfPlayConfig(num_games=8, chunk_moves=16),
-        train=TrainConfig(
-            batch_size=32,
-            updates_per_iteration=4,
-            unroll_steps=2,
-            td_steps=8,
-            reward_unit="stake",
-            return_scale=10.0,
-            target_step_size=0.05,
-        ),
-    ),
-    replay=PrioritisedReplayConfig(capacity=1024),
-    evaluation=EvaluationConfig(every_iterations=0),
-    checkpoint=CheckpointConfig(every_iterations=2),
+C = TypeVar("C")
+
+
+def changed(config: C, **parts: Any) -> C:
+    """`config` with other values, at any depth: a part is given as a dict of what changes in it."""
+    values = {
+        name: changed(getattr(config, name), **value) if isinstance(value, dict) else value
+        for name, value in parts.items()
+    }
+    return dataclasses.replace(config, **values)
+
+
+# Every config that tests train or plan with is this one but for what a test is about: what has the
+# same config and shapes is compiled once.
+SMALL = changed(
+    TrainingConfig(),
+    agent={
+        "network": {"hidden_size": 32, "num_bins": 21},
+        "search": {"num_simulations": 4, "value_scale": 0.5},
+        "self_play": {"num_games": 8, "chunk_moves": 16},
+        "train": {
+            "warmup_updates": 0,
+            "decay_updates": 0,
+            "batch_size": 32,
+            "updates_per_iteration": 4,
+            "unroll_steps": 2,
+            "td_steps": 8,
+            "discount": 0.9,
+            "target_step_size": 0.05,
+        },
+    },
+    replay={"capacity": 1024},
+    evaluation={"every_iterations": 0},
+    checkpoint={"every_iterations": 2},
 )
 
 

@@ -23,6 +23,13 @@ def test_missing_fields_take_their_defaults():
     assert config == expected
 
 
+def test_former_names_of_fields_are_read():
+    config = AgentConfig.from_json('{"self_play": {"stretches": 3}}')
+    assert config.self_play.lns_windows == 3
+    with pytest.raises(ConfigError, match="'stretches'"):
+        AgentConfig.from_json('{"stretches": 3}')
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

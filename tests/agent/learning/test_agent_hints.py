@@ -9,7 +9,7 @@ import pytest
 
 import malloc_game as mg
 from agent.learning.buckets import make_buckets, make_task, relaxed_choices
-from agent.learning.config import AgentConfig, ConfigError, NetworkConfig
+from agent.learning.config import ConfigError, NetworkConfig
 from agent.learning.features import (
     HINT_SIZE,
     OUTLOOK_SIZE,
@@ -22,12 +22,13 @@ from agent.learning.updates import init_train_state
 from agent.learning.zero_shot_play import zero_shot
 from agent.planner.problem_planner import first_games
 from malloc_game.game.playing import NUM_GREEDY_PLAYS
+from tests.helpers.training_for_tests import SMALL, changed
 
-HINTS = AgentConfig(network=NetworkConfig(features="hints"))
+HINTS = changed(SMALL.agent, network={"features": "hints"})
 
 
 def test_a_hint_has_the_choices_of_greedys_best_play():
-    program = mg.encode(mg.random_problem(5, 30))
+    program = mg.encode(mg.random_problem(7, 40))
     states, actions = mg.greedy_plays(program)
     hint = make_hint(program, states.latency, actions)
     best, best_actions = mg.greedy(program)
@@ -40,7 +41,7 @@ def test_a_hint_has_the_choices_of_greedys_best_play():
 
 
 def test_the_relaxation_is_seen_and_greedy_stands_in_where_there_is_none():
-    program = mg.encode(mg.random_problem(5, 30))
+    program = mg.encode(mg.random_problem(7, 40))
     relaxed = np.full(program.max_decisions, 0.25, np.float32)
     relaxed[0] = np.nan
     choices = np.asarray(outlook_for(HINTS, program, jnp.asarray(relaxed)).hint.choices)
@@ -52,7 +53,7 @@ def test_the_relaxation_is_seen_and_greedy_stands_in_where_there_is_none():
 
 
 def test_hints_make_the_observation_longer_by_what_is_announced():
-    program = mg.encode(mg.random_problem(5, 30))
+    program = mg.encode(mg.random_problem(7, 40))
     outlook = outlook_for(HINTS, program)
     seen = outlook_features((program, outlook), mg.init(program))
     assert seen.shape == (OUTLOOK_SIZE + HINT_SIZE,)
@@ -79,7 +80,7 @@ def test_first_games_are_legal_distinct_in_order_and_no_worse_than_greedy():
     problem = mg.random_problem(7, 40)
     program = mg.encode(problem)
     games = first_games(program, relaxed_choices(problem, program), count=3)
-    cycles = [int(mg.replay(program, jnp.asarray(game)).latency) for game in games]
+    cycles = [int(mg.replay(program, jnp.asarray(game.actions)).latency) for game in games]
     assert cycles == sorted(cycles)
     assert cycles[0] <= int(mg.greedy(program)[0].latency)
 
@@ -95,31 +96,45 @@ def test_admitting_plays_take_what_is_admitted_and_nothing_else():
 
 
 def test_the_relaxations_plays_are_hinted_at_where_they_are_better():
-    program = mg.encode(mg.random_problem(5, 30))
+    program = mg.encode(mg.random_problem(7, 40))
     greedy, _ = mg.greedy(program)
     everything = jnp.ones(program.max_decisions)
     latency, actions = simple_plays(program, everything)
     assert latency.shape == (2 * NUM_GREEDY_PLAYS,) and actions.shape[0] == len(latency)
     # That relaxation admits all, so that its plays hold one that takes whatever is legal.
-    legal_only = mg.admitting_plays(
-        program, jnp.ones((1, program.max_decisions), bool), jnp.zeros(1, bool)
-    )
+    all_admitted = jnp.ones((NUM_GREEDY_PLAYS, program.max_decisions), bool)
+    legal_only = mg.admitting_plays(program, all_admitted, jnp.zeros(NUM_GREEDY_PLAYS, bool))
     assert int(latency.min()) == min(int(greedy.latency), int(legal_only[0].latency[0]))
 
 
-def test_an_untrained_network_with_a_hint_weight_does_what_the_best_simple_play_does():
+@pytest.fixture(scope="module")
+def best_simple_play():
+    """A problem, and of its best simple play the actions of its decisions and the latency."""
     problem = mg.random_problem(7, 40)
     program = mg.encode(problem)
     latency, actions = simple_plays(program, jnp.asarray(relaxed_choices(problem, program)))
-    config = dataclasses.replace(HINTS, network=NetworkConfig(features="hints", hint_weight=2.0))
+    best = int(jnp.argmin(latency))
+    return problem, actions[best][: int(program.num_decisions)], int(latency[best])
+
+
+def _untrained_play(problem, config):
     params = init_train_state(config, jax.random.key(0)).params
-    played, cycles = zero_shot(problem, (config, params), num_simulations=4)
-    number, best = int(program.num_decisions), int(jnp.argmin(latency))
-    np.testing.assert_array_equal(played[:number], actions[best][:number])
-    assert cycles == int(latency[best])
-    without = dataclasses.replace(HINTS, network=NetworkConfig(features="hints"))
-    params = init_train_state(without, jax.random.key(0)).params
-    assert zero_shot(problem, (without, params), num_simulations=4)[1] > cycles
+    return zero_shot(problem, (config, params), num_simulations=4)
+
+
+def test_an_untrained_network_with_a_hint_weight_does_what_the_best_simple_play_does(
+    best_simple_play,
+):
+    problem, actions, latency = best_simple_play
+    played, cycles = _untrained_play(problem, changed(HINTS, network={"hint_weight": 2.0}))
+    np.testing.assert_array_equal(played[: len(actions)], actions)
+    assert cycles == latency
+
+
+@pytest.mark.slow
+def test_an_untrained_network_without_a_hint_weight_is_slower_than_that(best_simple_play):
+    problem, _, latency = best_simple_play
+    assert _untrained_play(problem, HINTS)[1] > latency
 
 
 def test_a_hint_weight_needs_hints():

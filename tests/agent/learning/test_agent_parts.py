@@ -1,6 +1,5 @@
 """The agent's pieces: value support, targets, search."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,18 +9,22 @@ import numpy as np
 import pytest
 
 import malloc_game
-from agent.learning.config import AgentConfig, NetworkConfig, SearchConfig, TrainConfig
 from agent.learning.inference import Model, initial_inference, observe, scaled_reward
 from agent.learning.search import plan
 from agent.learning.targets import make_windows, n_step_returns
 from agent.learning.types import Trajectory, Windows
 from agent.learning.updates import init_train_state, update
 from agent.learning.value_support import scalar_to_two_hot, two_hot_to_scalar
+from tests.helpers import training_for_tests
+from tests.helpers.toy import RANDOM_PADDING, pad
+from tests.helpers.training_for_tests import changed
 
-SMALL = AgentConfig(
-    network=NetworkConfig(hidden_size=32, num_bins=21),
-    search=SearchConfig(num_simulations=4),
-    train=TrainConfig(unroll_steps=2, batch_size=16, discount=1.0),
+# What is seen is the game's own observation; rewards are shares of the default latency.
+SMALL = changed(
+    training_for_tests.SMALL.agent,
+    network={"features": "game"},
+    search={"num_simulations": 8},
+    train={"discount": 1.0, "reward_unit": "default"},
 )
 
 
@@ -89,8 +92,14 @@ def test_windows_are_absorbing_after_the_end():
     np.testing.assert_allclose(windows.policy_weight[4], [1, 0, 0])
 
 
-def _batch_of_one_state(state, size):
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), state)
+def _program(seed):
+    """Of 16 instructions; all in one shape, for which searches are compiled once."""
+    problem = malloc_game.random_problem(seed, num_instructions=16)
+    return pad(malloc_game.encode(problem), RANDOM_PADDING)
+
+
+def _three_of(x):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -120,9 +129,9 @@ def _at_last_move(program):
 
 @pytest.mark.parametrize("dynamics", ["learned", "env"])
 def test_one_legal_action_gets_all_the_policy_weight(dynamics):
-    config = dataclasses.replace(SMALL, search=SearchConfig(num_simulations=4, dynamics=dynamics))
-    program = malloc_game.encode(malloc_game.random_problem(1, num_instructions=16))
-    state = _batch_of_one_state(malloc_game.init(program), 3)
+    config = changed(SMALL, search={"dynamics": dynamics})
+    program = _program(1)
+    state = _three_of(malloc_game.init(program))
     params = init_train_state(config, jax.random.key(1)).params
     result = _plan_at(config, params, program, state, jnp.eye(3, dtype=bool), jnp.ones(3))
     np.testing.assert_array_equal(result.action, [0, 1, 2])
@@ -131,17 +140,16 @@ def test_one_legal_action_gets_all_the_policy_weight(dynamics):
 
 def test_search_in_the_true_game_finds_the_better_of_two_last_moves():
     """With one move left, values are 0 and search in the game must take the best reward."""
-    search = SearchConfig(num_simulations=8, dynamics="env", gumbel_scale=0.0)
-    config = dataclasses.replace(SMALL, search=search)
+    config = changed(SMALL, search={"dynamics": "env"})
     params = init_train_state(config, jax.random.key(0)).params
     num_checked = 0
     for seed in range(3):
-        program = malloc_game.encode(malloc_game.random_problem(seed, num_instructions=16))
+        program = _program(seed)
         state, legal, rewards = _at_last_move(program)
         legal, rewards = np.asarray(legal), np.asarray(rewards)
-        roots = _batch_of_one_state(state, 1)
-        result = _plan_at(config, params, program, roots, jnp.asarray(legal)[None], jnp.zeros(1))
-        assert rewards[int(result.action[0])] == rewards[legal].max()
+        roots, is_legal = _three_of((state, jnp.asarray(legal)))
+        result = _plan_at(config, params, program, roots, is_legal, jnp.zeros(3))
+        assert (rewards[np.asarray(result.action)] == rewards[legal].max()).all()
         num_checked += len(set(rewards[legal].tolist())) > 1
     assert num_checked > 0
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import malloc_game as mg
-from agent.learning.config import AgentConfig, SelfPlayConfig
 from agent.learning.drop_backup import back_up, dead_ends
 from agent.learning.self_play import FREE
-from agent.planner.self_play_planner import Planner
+from agent.planner.self_play_planner import SelfPlayPlanner
 from malloc_game import COPY, DROP, NO_COPY
-from tests.helpers.toy import Game, jit_init, jit_step
+from tests.helpers.toy import RANDOM_PADDING, Game, jit_init, jit_step, pad
+from tests.helpers.training_for_tests import SMALL, changed
 
 #  KiB   0        10
 #  0..1  xxxxxxxx            x (10) has room up to its use at 1 only; y (12) sits there at 2,
@@ -77,11 +77,9 @@ def test_drop_backup_goes_back_to_where_the_value_was_produced():
 
 @pytest.mark.parametrize("drop_backups", [0, 4])
 def test_the_planner_gets_out_of_dead_ends(drop_backups):
-    config = AgentConfig(
-        rules="piecemeal", self_play=SelfPlayConfig(num_games=4, drop_backups=drop_backups)
-    )
+    config = changed(SMALL.agent, rules="piecemeal", self_play={"drop_backups": drop_backups})
     game = _piecemeal(STUCK)
-    planner = Planner(game.program, config)
+    planner = SelfPlayPlanner(game.program, config)
     # x, x, y: stuck. x is dropped, and y is what is left (or may be again, if chosen anew).
     (latency,) = planner.seed_games([np.array([NO_COPY, NO_COPY, NO_COPY, NO_COPY])])
     assert planner.stats()["drop_backups"] >= 1
@@ -98,7 +96,7 @@ def test_random_play_is_valid_or_stuck():
     found = {"stuck": 0, "finished": 0}
     for seed in range(12):
         problem = mg.random_problem(seed, 24)
-        program = mg.encode(problem, rules="piecemeal")
+        program = pad(mg.encode(problem, rules="piecemeal"), RANDOM_PADDING)
         state, rng = jit_init(program), np.random.default_rng(seed)
         while not state.done and not state.is_stuck:
             legal = np.flatnonzero(mg.legal_actions(program, state))

@@ -1,4 +1,4 @@
-"""Training over eight virtual devices, in a process of its own."""
+"""Training over virtual devices, in a process of its own."""
 
 import json
 import os
@@ -10,17 +10,20 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
+# Arguments: for each training its number of devices, and of rows in the mesh; what is reanalysed.
 SCRIPT = """
 import json
+import sys
 import jax
 import numpy as np
-from agent.mesh import make_mesh
-from agent.training import Trainer
-from tests.training_for_tests import SMALL, tasks
+from agent.learning.mesh import make_mesh
+from agent.learning.trainer import Trainer
+from tests.helpers.training_for_tests import SMALL, changed, tasks
 
-found = {}
-for devices in (1, 8):
-    trainer = Trainer(SMALL, tasks(12, 14), mesh=make_mesh(devices))
+config = changed(SMALL, reanalyse={"fraction": float(sys.argv[2])})
+found = []
+for devices, hosts in json.loads(sys.argv[1]):
+    trainer = Trainer(config, tasks(12, 16), mesh=make_mesh(devices, hosts))
     losses = [trainer.iterate()["loss"]["total"] for _ in range(40)]
     differing = 0
     for leaf in jax.tree.leaves(trainer.arrays()["train_state"]):
@@ -28,33 +31,44 @@ for devices in (1, 8):
         assert len(copies) == devices, (len(copies), devices)
         differing += sum(not np.array_equal(copies[0], copy) for copy in copies)
     games = trainer._groups[0].stream.history
-    found[devices] = {
+    found.append({
         "losses": losses,
         "differing": differing,
         "rows": [shard.data.shape[0] for shard in games.addressable_shards],
-    }
+    })
 print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
-def test_eight_devices_learn_as_one_does_and_hold_the_same_parameters():
+def _train(*meshes, reanalysed):
     flags = os.environ.get("XLA_FLAGS", "")
+    most = max(devices for devices, _ in meshes)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, json.dumps(meshes), str(reanalysed)],
         cwd=ROOT,
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={most}",
         },
         capture_output=True,
         text=True,
         timeout=550,
     )
     assert done.returncode == 0, done.stderr
-    one, eight = json.loads(done.stdout.splitlines()[-1]).values()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_devices_as_two_hosts_learn_and_hold_the_same_parameters():
+    (found,) = _train((2, 2), reanalysed=0.0)  # quicker to compile
+    assert found["rows"] == [4, 4] and found["differing"] == 0
+    assert np.mean(found["losses"][-10:]) < 0.8 * np.mean(found["losses"][:3])
+
+
+@pytest.mark.slow
+def test_eight_devices_learn_as_one_does_and_hold_the_same_parameters():
+    one, eight = _train((1, 1), (8, 1), reanalysed=0.25)
     assert one["rows"] == [8] and eight["rows"] == [1] * 8
     assert one["differing"] == eight["differing"] == 0
     # Other random numbers, the same curve: it falls, and ends in the same place.

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import malloc_game as mg
-from agent.learning.buckets import leave_out_long, make_buckets, pad_program
+from agent.learning.buckets import PaddedShape, leave_out_long, make_buckets, pad_program
 from agent.learning.config import (
     AgentConfig,
     ConfigError,
     NetworkConfig,
-    SelfPlayConfig,
     TrainConfig,
 )
 from agent.learning.features import OUTLOOK_SIZE, make_outlook, outlook_features
+from agent.learning.inference import initial_inference, observation_size
 from agent.learning.stream_updates import reanalyse
 from agent.learning.targets import stream_windows
 from agent.learning.training_config import PrioritisedReplayConfig, ReanalyseConfig, TrainingConfig
@@ -25,7 +25,6 @@ from agent.learning.types import Moves
 from agent.learning.updates import init_train_state, learning_rate
 from agent.learning.weights import load_agent, save_agent
 from agent.learning.zero_shot_play import scores, zero_shot
-from agent.planner.self_play_planner import Planner
 from tests.helpers.training_for_tests import SMALL, tasks
 
 # --- settings ---
@@ -109,8 +108,6 @@ def test_padding_does_not_change_the_game():
 
 
 def _shape_of(program):
-    from agent.learning.buckets import PaddedShape
-
     return PaddedShape(
         decisions=program.max_decisions,
         times=program.max_times,
@@ -278,33 +275,15 @@ def test_zero_shot_plays_one_legal_game_the_same_every_time(agent, dynamics):
     np.testing.assert_array_equal(actions, again)
 
 
-def test_a_planner_starts_from_given_parameters_and_leaves_them_alone(agent):
-    config, params = agent
-    # A network that wants everything in default memory.
-    head = params["params"]["policy_head"]["Dense_1"]
-    head = head | {"bias": jnp.array([0.0, 0.0, 100.0])}
-    params = {"params": params["params"] | {"policy_head": {**params["params"]["policy_head"]}}}
-    params["params"]["policy_head"]["Dense_1"] = head
-    config = dataclasses.replace(config, self_play=SelfPlayConfig(num_games=2, chunk_moves=16))
-    program = mg.encode(mg.random_problem(5, num_instructions=12))
-    count = int(program.num_decisions)
-    planner = Planner(program, config, params=params)
-    assert set(planner.greedy_play()[0][:count].tolist()) == {mg.DROP}
-    planner.run(iterations=1)
-    np.testing.assert_array_equal(head["bias"], [0.0, 0.0, 100.0])  # not donated
-    assert set(Planner(program, config).greedy_play()[0][:count].tolist()) != {mg.DROP}
-
-
 def test_bfloat16_networks_keep_float32_parameters_and_predictions(agent):
-    from agent.learning.inference import initial_inference, observation_size
-
     config, params = agent
     low = dataclasses.replace(config, network=dataclasses.replace(config.network, dtype="bfloat16"))
     fresh = init_train_state(low, jax.random.key(0)).params
     assert {x.dtype for x in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     observation = jax.random.normal(jax.random.key(1), (4, observation_size(config)))
-    exact, _ = initial_inference(config, params, observation)
-    rounded, value = initial_inference(low, params, observation)
+    infer = jax.jit(initial_inference, static_argnums=0)
+    exact, _ = infer(config, params, observation)
+    rounded, value = infer(low, params, observation)
     assert rounded.policy_logits.dtype == rounded.hidden.dtype == value.dtype == jnp.float32
     difference = np.abs(exact.policy_logits - rounded.policy_logits).max()
     assert 0 < difference < 0.1 * np.abs(exact.policy_logits).max() + 0.05

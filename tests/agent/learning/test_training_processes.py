@@ -19,6 +19,48 @@ from tests.helpers.paths import ROOT
 from tests.helpers.train_processes import CONFIG
 from tests.helpers.training_for_tests import problem_files
 
+# What processes that train as one do together but for training, and how one ends without the other.
+SCRIPT = """
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+
+from agent.learning import hosts
+from agent.learning.config import ConfigError
+from agent.learning.mesh import BY_DEVICE, gather, make_mesh, place
+
+hosts.END_SECONDS = 2
+number = int(sys.argv[2])
+hosts.connect(sys.argv[1], 2, number)
+found = {"is_first": hosts.is_first(), "decided": hosts.first_decides(number == 0)}
+hosts.check_same({"--seed": "0"})
+try:
+    hosts.check_same({"--seed": "0", "--config": str(number)})
+except ConfigError as error:
+    found["differing"] = str(error)
+try:
+    with hosts.together():
+        if number == 1:
+            raise ConfigError("no such file")
+except ConfigError as error:
+    found["failed"] = str(error)
+mesh = make_mesh()
+found["mesh"] = list(mesh.devices.shape)
+found["gathered"] = gather(place(np.arange(4), mesh, BY_DEVICE)).tolist()
+print(json.dumps(found), flush=True)
+if number == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    while True:
+        hosts.first_decides(True)
+except Exception as error:
+    print(type(error).__name__, file=sys.stderr)
+    hosts.leave(3)
+"""
+
 
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
@@ -34,10 +76,10 @@ def cache(tmp_path_factory):
     }
 
 
-def _start(module, arguments, devices, cache):
+def _start(arguments, devices, cache):
     flags = os.environ.get("XLA_FLAGS", "")
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env={
             **os.environ,
@@ -52,12 +94,15 @@ def _start(module, arguments, devices, cache):
     )
 
 
-def _start_two(module, arguments, cache):
+def _free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    among = ["--coordinator", f"127.0.0.1:{port}", "--process-count", 2, "--process-id"]
-    return [_start(module, [*arguments, *among, number], 4, cache) for number in (0, 1)]
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _start_two(module, arguments, cache):
+    among = ["--coordinator", _free_address(), "--process-count", 2, "--process-id"]
+    return [_start(["-m", module, *arguments, *among, number], 4, cache) for number in (0, 1)]
 
 
 def _ends(processes, timeout=550):
@@ -89,6 +134,22 @@ def _latest(out):
     return latest
 
 
+def test_two_processes_agree_fail_together_and_do_not_wait_for_one_that_is_gone():
+    address = _free_address()
+    both = [_start(["-c", SCRIPT, address, number], 2, {}) for number in (0, 1)]
+    (first, error), (second, _) = _ends(both, timeout=60)
+    first, second = (json.loads(text.splitlines()[-1]) for text in (first, second))
+    assert (first["is_first"], second["is_first"]) == (True, False)
+    assert first["decided"] and second["decided"]
+    differing = "--config: process 1 has another one than process 0"
+    assert first["differing"] == second["differing"] == differing
+    assert first["failed"] == "process 1 has failed; its own output says why"
+    assert second["failed"] == "no such file"
+    assert first["mesh"] == second["mesh"] == [2, 2]
+    assert first["gathered"] == second["gathered"] == [0, 1, 2, 3]
+    assert [process.returncode for process in both] == [3, -signal.SIGKILL], error
+
+
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_killed_go_on_and_learn_as_one_that_has_all_devices(
     problems, cache, tmp_path
@@ -118,7 +179,8 @@ def test_two_processes_of_which_one_is_killed_go_on_and_learn_as_one_that_has_al
     assert len({*digests[0], *digests[1]}) == 1
 
     alone = tmp_path / "one"
-    one = [_start("tests.helpers.train_processes", ["--num-hosts", 2, *told, alone], 8, cache)]
+    as_two = ["-m", "tests.helpers.train_processes", "--num-hosts", 2]
+    one = [_start([*as_two, *told, alone], 8, cache)]
     printed = _ends(one)
     assert one[0].returncode == 0, printed
     # The same games and batches; sums over devices may be taken in another order.

@@ -1,26 +1,28 @@
 """Annealing led by the policy, in a thread beside games with search."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import malloc_game as mg
-from agent.learning.config import AgentConfig, NetworkConfig, SelfPlayConfig
 from agent.learning.inference import Model
 from agent.learning.updates import init_train_state
 from agent.planner.annealer import Annealer, disagreement
-from agent.planner.self_play_planner import Planner
+from agent.planner.self_play_planner import SelfPlayPlanner
 from malloc_game.solvers.play.simulated_annealing import anneal, start_chains
+from tests.helpers.training_for_tests import SMALL, changed
 
-CONFIG = AgentConfig(network=NetworkConfig(hidden_size=16, num_bins=11))
+CONFIG = changed(SMALL.agent, self_play={"annealing_rounds": 1})
 
 
 @pytest.fixture(scope="module")
-def model():
-    program = mg.encode(mg.random_problem(3, 30))
+def program():
+    return mg.encode(mg.random_problem(3, 24))
+
+
+@pytest.fixture(scope="module")
+def model(program):
     params = init_train_state(CONFIG, jax.random.key(0)).params
     return Model.of(CONFIG, params, program)
 
@@ -59,8 +61,7 @@ def test_annealing_finds_better_games_and_the_same_for_the_same_keys(model):
     np.testing.assert_array_equal(actions, again)
 
 
-def test_what_has_no_weight_is_hardly_ever_flipped():
-    program = mg.encode(mg.random_problem(3, 30))
+def test_what_has_no_weight_is_hardly_ever_flipped(program):
     weights = jnp.zeros(program.max_decisions).at[2].set(1.0)
     chains = start_chains(drop_all(program), int(program.default_cycles), 4)
     hot = jnp.full(4, 1e9)
@@ -69,14 +70,9 @@ def test_what_has_no_weight_is_hardly_ever_flipped():
     assert flipped[2] and flipped.sum() == 1
 
 
-def test_a_planner_that_anneals_is_repeatable_and_says_what_found_its_game():
-    config = dataclasses.replace(
-        CONFIG, self_play=SelfPlayConfig(num_games=4, chunk_moves=64, annealing_rounds=1)
-    )
-    program = mg.encode(mg.random_problem(3, 30))
-
+def test_a_planner_that_anneals_is_repeatable_and_says_what_found_its_game(program):
     def plan():
-        planner = Planner(program, config, seed=0)
+        planner = SelfPlayPlanner(program, CONFIG, seed=0)
         planner.seed_games([drop_all(program)])
         planner.run(iterations=2)
         return planner

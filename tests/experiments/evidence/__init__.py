@@ -2,7 +2,7 @@
 
     python -m tests.evidence [EXPERIMENT ...]        # or: make evidence
 
-Everything is counted in iterations, games or stretches, not in seconds, so that a busy machine
+Everything is counted in iterations, games or LNS windows, not in seconds, so that a busy machine
 gives the same numbers. `docs/evidence/evidence.jsonl` has a line for each run; what is there is not
 run again. `docs/evidence.md` and its pictures are made of it.
 """

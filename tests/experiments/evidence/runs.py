@@ -13,22 +13,17 @@ import numpy as np
 
 import malloc_game as mg
 from agent.learning.buckets import make_task
-from agent.learning.config import (
-    AgentConfig,
-    NetworkConfig,
-    SearchConfig,
-    SelfPlayConfig,
-    TrainConfig,
-)
+from agent.learning.config import SelfPlayConfig
 from agent.learning.pretrained import load_pretrained
 from agent.learning.trainer import Trainer
-from agent.learning.training_config import PrioritisedReplayConfig, ReanalyseConfig, TrainingConfig
+from agent.learning.training_config import TrainingConfig
 from agent.learning.zero_shot_play import latencies, with_simulations, zero_shot
-from agent.planner.lns_windows import StretchSearch
+from agent.planner.lns_windows import WindowSearch
 from agent.planner.pretrained_planner import planning_config
 from agent.planner.problem_planner import ProblemPlanner
-from agent.planner.self_play_planner import Planner
+from agent.planner.self_play_planner import SelfPlayPlanner
 from tests.helpers import learning
+from tests.helpers.training_for_tests import changed
 from workloads.programs.suite_problems import Pair, pairs
 
 # From scratch on one program each, in minutes: the shortest and longer ones, some of test families.
@@ -43,28 +38,26 @@ EVALUATION_SIMULATIONS = 32
 BACKUP_ITERATIONS = 18
 PLANNING_SEEDS = 3
 PLANNING_ITERATIONS = 12
-LEAD_STRETCHES = 60
+LEAD_WINDOWS = 60
 
-SCRATCH = TrainingConfig(
-    agent=AgentConfig(
-        network=NetworkConfig(hidden_size=64, features="outlook"),
-        search=SearchConfig(num_simulations=16, value_scale=0.2),
-        self_play=SelfPlayConfig(num_games=32, chunk_moves=32),
-        train=TrainConfig(
-            learning_rate=2e-3,
-            batch_size=128,
-            updates_per_iteration=8,
-            td_steps=24,
-            discount=0.97,
-            reward_unit="stake",
-            target_step_size=0.05,
-        ),
-        imitate_fraction=0.125,
-    ),
-    replay=PrioritisedReplayConfig(capacity=32768),
-    reanalyse=ReanalyseConfig(0.25),
-    return_fraction=0.25,
-    seed_games=False,  # nobody shows it anything
+SCRATCH = changed(
+    learning.CONFIG,
+    agent={
+        "network": {"num_bins": 61},
+        "search": {"num_simulations": 16},
+        "self_play": {"chunk_moves": 32},
+        "train": {
+            "learning_rate": 2e-3,
+            "batch_size": 128,
+            "unroll_steps": 4,
+            "td_steps": 24,
+            "discount": 0.97,
+            "return_scale": 20.0,
+        },
+        "imitate_best": True,
+        "imitate_fraction": 0.125,
+    },
+    replay={"capacity": 32768},
 )
 
 
@@ -133,24 +126,17 @@ def curves() -> Iterator[Run]:
 
 
 def _variants() -> dict[str, TrainingConfig]:
-    no_reanalyse = dataclasses.replace(SCRATCH, reanalyse=ReanalyseConfig(0.0))
-
-    def with_agent(base: TrainingConfig = SCRATCH, **fields: Any) -> TrainingConfig:
-        return dataclasses.replace(base, agent=dataclasses.replace(base.agent, **fields))
-
-    def with_search(base: TrainingConfig = SCRATCH, **fields: Any) -> TrainingConfig:
-        return with_agent(base, search=dataclasses.replace(base.agent.search, **fields))
-
+    no_reanalyse = changed(SCRATCH, reanalyse={"fraction": 0.0})
     found = {"as it is": SCRATCH}
     for number in (4, 8, 32, 64, 128):
-        found[f"{number} simulations"] = with_search(num_simulations=number)
+        found[f"{number} simulations"] = changed(
+            SCRATCH, agent={"search": {"num_simulations": number}}
+        )
     return found | {
         "no reanalyse": no_reanalyse,
-        "true dynamics, no reanalyse": with_search(no_reanalyse, dynamics="env"),
-        "no self-imitation": dataclasses.replace(
-            with_agent(imitate_best=False), return_fraction=0.0
-        ),
-        "no Gumbel noise": with_search(gumbel_scale=0.0),
+        "true dynamics, no reanalyse": changed(no_reanalyse, agent={"search": {"dynamics": "env"}}),
+        "no self-imitation": changed(SCRATCH, agent={"imitate_best": False}, return_fraction=0.0),
+        "no Gumbel noise": changed(SCRATCH, agent={"search": {"gumbel_scale": 0.0}}),
     }
 
 
@@ -174,7 +160,7 @@ def _drop_backup(pair: Pair, backups: int, seed: int) -> dict:
         ),
     )
     program = mg.encode(mg.load_problem(pair.path()), rules="piecemeal")
-    planner = Planner(program, agent, seed)
+    planner = SelfPlayPlanner(program, agent, seed)
     curve: list = []
 
     def note(stats: dict) -> None:
@@ -196,10 +182,10 @@ def drop_backup() -> Iterator[Run]:
                 )  # fmt: skip
 
 
-def _plan(pair: Pair, seed: int, *, is_trained: bool, annealing: int, stretches: int) -> dict:
+def _plan(pair: Pair, seed: int, *, is_trained: bool, annealing: int, windows: int) -> dict:
     agent, params = load_pretrained()
     config = planning_config(agent)
-    own = dataclasses.replace(config.self_play, annealing_rounds=annealing, stretches=stretches)
+    own = dataclasses.replace(config.self_play, annealing_rounds=annealing, lns_windows=windows)
     config = dataclasses.replace(config, self_play=own)
     problem = mg.load_problem(pair.path())
     planner = ProblemPlanner(problem, config, seed, params if is_trained else None)
@@ -213,16 +199,16 @@ def _plan(pair: Pair, seed: int, *, is_trained: bool, annealing: int, stretches:
         "cycles": planner.best_cycles,
         "source": planner.best_source,
         "games": stats["games"],
-        "stretches": stats["stretches"],
+        "stretches": stats["lns_windows"],  # as it is called in journals
         "network": planner.planner.network_play_latencies,
     }
 
 
 _PLANS: dict[str, dict[str, Any]] = {
-    "fine-tuned: games only": {"is_trained": True, "annealing": 0, "stretches": 0},
-    "games only, untrained": {"is_trained": False, "annealing": 0, "stretches": 0},
-    "games and annealing": {"is_trained": True, "annealing": 4, "stretches": 0},
-    "everything": {"is_trained": True, "annealing": 4, "stretches": 3},
+    "fine-tuned: games only": {"is_trained": True, "annealing": 0, "windows": 0},
+    "games only, untrained": {"is_trained": False, "annealing": 0, "windows": 0},
+    "games and annealing": {"is_trained": True, "annealing": 4, "windows": 0},
+    "everything": {"is_trained": True, "annealing": 4, "windows": 3},
 }
 
 
@@ -247,19 +233,19 @@ def _zero_shot(pair: Pair) -> dict:
 
 
 def _lead(pair: Pair, seed: int, is_led: bool) -> dict:
-    """So many stretches from the best simple play on, led by the policy or anywhere."""
+    """So many LNS windows from the best simple play on, led by the policy or anywhere."""
     agent, params = load_pretrained()
     config = planning_config(agent)
     config = dataclasses.replace(
-        config, self_play=dataclasses.replace(config.self_play, annealing_rounds=0, stretches=0)
+        config, self_play=dataclasses.replace(config.self_play, annealing_rounds=0, lns_windows=0)
     )
     problem = mg.load_problem(pair.path())
     planner = ProblemPlanner(problem, config, seed, params)
     weights = planner._weights() if is_led else None
-    search = StretchSearch(problem, seed)
+    search = WindowSearch(problem, seed)
     search.go_on_from(planner.best_assignment, planner.best_cycles)
     curve = [[0, planner.best_cycles]]
-    for number in range(LEAD_STRETCHES // 4):
+    for number in range(LEAD_WINDOWS // 4):
         search.start(4, None, weights)
         curve.append([4 * (number + 1), search.finish().cycles])
     search.close()
@@ -267,7 +253,7 @@ def _lead(pair: Pair, seed: int, is_led: bool) -> dict:
 
 
 def lead() -> Iterator[Run]:
-    """Test families: do stretches find more where the policy disagrees with the mapping?"""
+    """Test families: do LNS windows find more where the policy disagrees with the mapping?"""
     for seed in range(PLANNING_SEEDS):
         for pair in _test_pairs():
             for name, is_led in (("led by the policy", True), ("anywhere", False)):

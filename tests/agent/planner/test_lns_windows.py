@@ -1,23 +1,22 @@
 """Large neighbourhood search beside the games, and the planner that both belong to."""
 
 import dataclasses
+import threading
 import time
 
 import numpy as np
 import pytest
 
 import malloc_game as mg
-from agent.learning.config import AgentConfig, NetworkConfig, SelfPlayConfig, TrainConfig
-from agent.planner.lns_windows import SOURCE, StretchSearch
+from agent.planner.lns_windows import SOURCE, WindowSearch
 from agent.planner.problem_planner import ProblemPlanner
 from malloc_game.solvers import solve
+from malloc_game.solvers.cpsat.neighbourhood import Neighbourhoods
+from tests.helpers.training_for_tests import SMALL, changed
 
 PROBLEM = mg.random_problem(3, 24)
-CONFIG = AgentConfig(
-    network=NetworkConfig(hidden_size=16),
-    self_play=SelfPlayConfig(num_games=4, chunk_moves=64, stretches=2),
-    train=TrainConfig(batch_size=8, updates_per_iteration=1, unroll_steps=2),
-)
+CONFIG = changed(SMALL.agent, self_play={"lns_windows": 2})
+GAMES_ONLY = SMALL.agent
 
 
 def greedy():
@@ -25,9 +24,9 @@ def greedy():
     return mg.to_assignment(PROBLEM, state), int(state.latency)
 
 
-def test_stretches_find_the_optimum_of_a_small_problem_and_the_same_for_the_same_seed():
+def test_windows_find_the_optimum_of_a_small_problem_and_the_same_for_the_same_seed():
     def search():
-        search = StretchSearch(PROBLEM, seed=1)
+        search = WindowSearch(PROBLEM, seed=1)
         search.go_on_from(*greedy())
         search.start(12, None, None)
         found = search.finish()
@@ -44,31 +43,40 @@ def test_stretches_find_the_optimum_of_a_small_problem_and_the_same_for_the_same
     assert search() == found
 
 
-def test_no_stretch_begins_after_the_deadline():
-    search = StretchSearch(PROBLEM, seed=1)
+def test_no_window_begins_after_the_deadline():
+    search = WindowSearch(PROBLEM, seed=1)
     search.go_on_from(*greedy())
     search.start(1_000_000, time.monotonic(), None)
     assert search.finish().assignment == greedy()[0]
     search.close()
-    assert search.num_stretches == 0
+    assert search.num_windows == 0
 
 
-def test_without_a_count_stretches_go_on_until_they_are_asked_for():
-    search = StretchSearch(PROBLEM, seed=1)
+def test_without_a_count_windows_go_on_until_they_are_asked_for(monkeypatch):
+    search, is_third, improve = (
+        WindowSearch(PROBLEM, seed=1),
+        threading.Event(),
+        Neighbourhoods.improve,
+    )
+
+    def improve_and_tell(*args):
+        if search.num_windows == 3:  # three are done
+            is_third.set()
+        return improve(*args)
+
+    monkeypatch.setattr(Neighbourhoods, "improve", improve_and_tell)
     search.go_on_from(*greedy())
     search.start(None, None, None)
-    while search.num_stretches < 3:
-        time.sleep(0.01)
+    assert is_third.wait(60)
     assert search.best.cycles <= greedy()[1]  # can be had meanwhile
     found = search.finish()
-    done = search.num_stretches
-    time.sleep(0.05)
-    search.close()
-    assert found == search.best and search.num_stretches == done >= 3
+    done = search.num_windows
+    search.close()  # waits for what still goes on
+    assert found == search.best and search.num_windows == done >= 3
 
 
 def test_a_slower_mapping_is_not_gone_on_from():
-    search = StretchSearch(PROBLEM, seed=1)
+    search = WindowSearch(PROBLEM, seed=1)
     search.go_on_from(*greedy())
     search.go_on_from(mg.all_default(PROBLEM), mg.latency(PROBLEM, mg.all_default(PROBLEM)).cycles)
     search.start(0, None, None)
@@ -76,18 +84,18 @@ def test_a_slower_mapping_is_not_gone_on_from():
     search.close()
 
 
-def test_stretches_lie_where_the_weights_are():
+def test_windows_lie_where_the_weights_are():
     times = len(PROBLEM.instructions)
     weights = np.zeros(times)
     weights[times // 4] = 1.0
-    search = StretchSearch(PROBLEM, seed=1)
+    search = WindowSearch(PROBLEM, seed=1)
     default = mg.all_default(PROBLEM)
     search.go_on_from(default, mg.latency(PROBLEM, default).cycles)
     search.start(1, None, weights)
     found = search.finish()
     search.close()
     changed = [t for t in range(times) if found.assignment.masks[t]]
-    # A value of the stretch may be used later, but none lies behind it as a whole.
+    # A value of the window may be used later, but none lies behind it as a whole.
     width = 16
     values = {c.value for c in found.assignment.chunks}
     assert changed and min(changed) < times // 4 + width
@@ -99,14 +107,14 @@ def test_a_planner_of_a_problem_keeps_the_best_mapping_whoever_found_it():
     begin = planner.best_cycles
     assert begin <= greedy()[1]
     planner.run(iterations=1)
-    assert planner.stats()["stretches"] == 2 * 8 and planner.stats()["games"] == 0
+    assert planner.stats()["lns_windows"] == 2 * 8 and planner.stats()["games"] == 0
     planner.run(iterations=2)
     best = planner.best_assignment
     assert mg.check(PROBLEM, best) == []
     assert mg.latency(PROBLEM, best).cycles == planner.best_cycles < begin
     assert planner.best_cycles <= planner.planner.best_latency_cycles
     stats = planner.stats()
-    assert stats["stretches"] == 2 * 2 * 8 + 2 and stats["games"] > 0
+    assert stats["lns_windows"] == 2 * 2 * 8 + 2 and stats["games"] > 0
     assert stats["best_latency_cycles"] == planner.best_cycles == planner.best.cycles
     again = ProblemPlanner(PROBLEM, CONFIG, seed=0)
     again.run(iterations=3)
@@ -116,14 +124,13 @@ def test_a_planner_of_a_problem_keeps_the_best_mapping_whoever_found_it():
 def test_games_are_not_begun_when_little_time_is_left():
     planner = ProblemPlanner(PROBLEM, CONFIG, seed=0)
     planner.run(seconds=20, iterations=9)  # after 8 of them games would begin
-    assert planner.stats()["games"] == 0 and planner.stats()["stretches"] == 18
+    assert planner.stats()["games"] == 0 and planner.stats()["lns_windows"] == 18
 
 
-def test_a_planner_without_stretches_has_games_only():
-    without = dataclasses.replace(CONFIG, self_play=SelfPlayConfig(num_games=4, chunk_moves=64))
-    planner = ProblemPlanner(PROBLEM, without, seed=0)
+def test_a_planner_without_windows_has_games_only():
+    planner = ProblemPlanner(PROBLEM, GAMES_ONLY, seed=0)
     planner.run(iterations=1)
-    assert planner.stats()["stretches"] == 0
+    assert planner.stats()["lns_windows"] == 0
     assert planner.best_cycles == planner.planner.best_latency_cycles
 
 
@@ -141,7 +148,7 @@ def test_corrected_costs_keep_the_best_mapping_at_its_new_latency(iterations):
     assert planner.best_cycles <= mg.latency(dearer, before).cycles
     planner.run(iterations=1)
     assert mg.check(dearer, planner.best_assignment) == []
-    number = planner.stats()["stretches"]
+    number = planner.stats()["lns_windows"]
     assert number == (2 * 2 * 8 if iterations == 1 else 2 * 2 * 8 + 2)
 
 
@@ -162,8 +169,7 @@ def test_under_corrected_costs_greedy_plays_anew():
 
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_a_better_mapping_from_elsewhere_is_gone_on_from(iterations):
-    games_only = SelfPlayConfig(num_games=4, chunk_moves=64)
-    planner = ProblemPlanner(PROBLEM, dataclasses.replace(CONFIG, self_play=games_only), seed=0)
+    planner = ProblemPlanner(PROBLEM, GAMES_ONLY, seed=0)
     planner.run(iterations=iterations)
     found = solve("cpsat", PROBLEM, 60.0, max_iterations=30).assignment
     state, _ = mg.follow(PROBLEM, found)  # as a game
