@@ -8,6 +8,7 @@ many programs, `training_run` is the command; `pretrained` is what it made. Star
 __all__ = [
     "buckets",
     "checkpoint",
+    "compiled",
     "config",
     "drop_backup",
     "features",

@@ -1,14 +1,13 @@
 """Training one network on many programs: play a chunk, store it, learn from replay, and so on.
 
 The host chooses which bucket of programs plays next and keeps the best game of each program; all
-else is three jitted functions, of which only the one that plays is traced for each padded shape.
+else is jitted functions (see `compiled`), of which only those that play are traced for each shape.
 `state` is all that training changes: a run that is restored from it goes on bit for bit (on CPU).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,117 +19,25 @@ import numpy as np
 from jax.sharding import Mesh
 
 import malloc_game
+from agent.learning import compiled
 from agent.learning.buckets import Bucket, Task, make_buckets, spread
 from agent.learning.checkpoint import generator_state, restore_generator
 from agent.learning.config import ConfigError
-from agent.learning.features import relaxation_plays
-from agent.learning.inference import Model, outlooks_for
+from agent.learning.inference import Model
 from agent.learning.mesh import (
     BY_DEVICE,
     BY_HOST,
     EVERYWHERE,
-    GAMES,
-    HOSTS,
     gather,
     make_mesh,
     place,
 )
 from agent.learning.self_play import FREE, RANDOM
-from agent.learning.stream import Stream, play_stream, start_stream
-from agent.learning.stream_replay import add_moves, init_replay
-from agent.learning.stream_updates import learn_from_stream
+from agent.learning.stream import Stream, start_stream
 from agent.learning.training_config import TrainingConfig
-from agent.learning.updates import init_train_state
 from agent.learning.zero_shot_play import latencies, scores, with_simulations
-from malloc_game.game.playing import follow_wanted
 
-_GREEDY_BATCH = 64  # programs that greedy plays at a time
 _RECENT = 20  # iterations that speeds and means are taken over
-
-
-def _static(function, **options):
-    return functools.partial(jax.jit, static_argnames=("config", "mesh"), **options)(function)
-
-
-@_static
-def _init_games(
-    config: TrainingConfig,
-    mesh: Mesh,
-    programs: malloc_game.Program,
-    relaxed: chex.Array | None,
-):
-    """Outlooks and first states of the programs of a bucket [P]. relaxed: float32[P, D]."""
-    del mesh
-    return outlooks_for(config.agent, programs, relaxed), jax.vmap(malloc_game.init)(programs)
-
-
-@functools.partial(_static, donate_argnames=("stream", "replay_state"))
-def _play(
-    config: TrainingConfig,
-    mesh: Mesh,
-    model: Model,
-    starts: malloc_game.GameState,
-    stream: Stream,
-    next_script: chex.Array,
-    replay_state: chex.ArrayTree,
-    play_key: chex.PRNGKey,
-) -> tuple[Stream, chex.ArrayTree]:
-    """Every device plays its own games; their moves go to the replay of its host."""
-
-    def on_device(params, program, outlook, starts, stream, next_script, gumbel_scale, key):
-        model = Model(params=params, program=program, outlook=outlook)
-        key = jax.random.fold_in(key, jax.lax.axis_index((HOSTS, GAMES)))
-        return play_stream(config.agent, model, starts, stream, next_script, gumbel_scale, key)
-
-    sharded = jax.shard_map(
-        on_device,
-        mesh=mesh,
-        in_specs=(EVERYWHERE, *[BY_DEVICE] * 6, EVERYWHERE),
-        out_specs=BY_DEVICE,
-        check_vma=False,
-    )
-    # Game 0 is free of noise; noise grows with the number of the game.
-    gumbel_scale = jnp.linspace(0.0, config.agent.search.gumbel_scale, next_script.shape[0])
-    stream, moves = sharded(
-        model.params,
-        model.program,
-        model.outlook,
-        starts,
-        stream,
-        next_script,
-        gumbel_scale,
-        play_key,
-    )
-    return stream, add_moves(config, mesh, replay_state, moves)
-
-
-_learn = functools.partial(_static, donate_argnames=("train_state", "replay_state"))(
-    learn_from_stream
-)
-_init_train_state = functools.partial(jax.jit, static_argnames="config")(init_train_state)
-_init_replay = _static(init_replay)
-
-
-@jax.jit
-def _greedy(programs: malloc_game.Program) -> tuple[chex.Array, chex.Array]:
-    def one(program):
-        state, actions = malloc_game.greedy(program)
-        return state.latency, actions
-
-    return jax.lax.map(one, programs, batch_size=_GREEDY_BATCH)
-
-
-@jax.jit
-def _round(programs: malloc_game.Program, relaxed: chex.Array) -> tuple[chex.Array, chex.Array]:
-    def one(row):
-        states, actions = relaxation_plays(*row)
-        best = jnp.argmin(states.latency)
-        return states.latency[best], actions[best]
-
-    return jax.lax.map(one, (programs, relaxed), batch_size=_GREEDY_BATCH)
-
-
-_follow = jax.jit(jax.vmap(follow_wanted))
 
 
 @dataclasses.dataclass
@@ -169,8 +76,8 @@ class Trainer:
         params_key, key = jax.random.split(jax.random.key(seed))
         self._key = self._replicate(key)
         self._host_rng = np.random.default_rng(seed)  # chooses buckets and random moves
-        self._train_state = self._replicate(_init_train_state(config.agent, params_key))
-        self._replay_state = place(_init_replay(config, self.mesh), self.mesh, BY_HOST)
+        self._train_state = self._replicate(compiled.new_train_state(config.agent, params_key))
+        self._replay_state = place(compiled.new_replay(config, self.mesh), self.mesh, BY_HOST)
         num_games = config.agent.self_play.num_games
         buckets = make_buckets(tasks, num_games, config.smallest_bucket)
         self._groups = [self._make_group(bucket) for bucket in buckets]
@@ -197,7 +104,7 @@ class Trainer:
     def _make_group(self, bucket: Bucket) -> _Group:
         num_games = self.config.agent.self_play.num_games
         script = np.full((num_games, bucket.max_decisions), FREE, np.int8)
-        of_programs = _init_games(self.config, self.mesh, bucket.programs, bucket.relaxed)
+        of_programs = compiled.first_states(self.config, self.mesh, bucket.programs, bucket.relaxed)
         outlook, starts = (self._shard(spread(tree, num_games)) for tree in of_programs)
         # Copied: what playing is given to overwrite must not be what games start anew from.
         stream = start_stream(jax.tree.map(jnp.copy, starts), jnp.asarray(script))
@@ -216,14 +123,16 @@ class Trainer:
         """Makes the games of greedy, relaxations and references the best known so far."""
         for group in self._groups:
             programs = jax.tree.map(jnp.asarray, group.bucket.programs)
-            self._note(group, *_greedy(programs))
+            self._note(group, *compiled.play_greedily(programs))
             if group.bucket.relaxed is not None:
-                self._note(group, *_round(programs, jnp.asarray(group.bucket.relaxed)))
+                self._note(
+                    group, *compiled.play_relaxation(programs, jnp.asarray(group.bucket.relaxed))
+                )
             wanted = np.zeros(group.best_actions.shape, bool)
             for row, task in enumerate(group.bucket.tasks):
                 if task.wanted is not None:
                     wanted[row, : len(task.wanted)] = task.wanted
-            state, actions = _follow(programs, jnp.asarray(wanted))
+            state, actions = compiled.follow(programs, jnp.asarray(wanted))
             self._note(group, state.latency, actions)
 
     def _note(self, group: _Group, cycles: chex.Array, actions: chex.Array) -> None:
@@ -243,7 +152,7 @@ class Trainer:
         self._key, play_key, learn_key = self._replicate(tuple(jax.random.split(self._key, 3)))
         model = Model(params=self._train_state.params, program=group.program, outlook=group.outlook)
         script = self._shard(self._script(group))
-        stream, replay_state = _play(
+        stream, replay_state = compiled.play_chunk(
             self.config,
             self.mesh,
             model,
@@ -258,7 +167,7 @@ class Trainer:
         replay_state = place(replay_state, self.mesh, BY_HOST)
         played = self._collect(group)
         play_seconds = time.monotonic() - began
-        train_state, replay_state, terms = _learn(
+        train_state, replay_state, terms = compiled.learn(
             self.config, self.mesh, self._train_state, replay_state, learn_key
         )
         self._train_state = self._replicate(train_state)

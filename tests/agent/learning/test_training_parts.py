@@ -265,7 +265,8 @@ def test_an_unusable_agent_file_is_one_clear_error(agent, tmp_path):
         load_agent(path)
 
 
-@pytest.mark.parametrize("dynamics", ["learned", "env"])
+# The slow one is of what the agent that ships does, see test_pretrained.
+@pytest.mark.parametrize("dynamics", [pytest.param("learned", marks=pytest.mark.slow), "env"])
 def test_zero_shot_plays_one_legal_game_the_same_every_time(agent, dynamics):
     problem = mg.random_problem(5, num_instructions=12)
     actions, latency = zero_shot(problem, agent, num_simulations=3, dynamics=dynamics)

@@ -26,11 +26,13 @@ import os
 import signal
 import sys
 
+import jax
 import numpy as np
 
 from agent.learning import hosts
 from agent.learning.config import ConfigError
-from agent.learning.mesh import BY_DEVICE, gather, make_mesh, place
+from agent.learning.mesh import BY_DEVICE, EVERYWHERE, gather, make_mesh, place
+from agent.learning.stream_updates import _mean_of_all
 
 hosts.END_SECONDS = 2
 number = int(sys.argv[2])
@@ -49,7 +51,13 @@ except ConfigError as error:
     found["failed"] = str(error)
 mesh = make_mesh()
 found["mesh"] = list(mesh.devices.shape)
-found["gathered"] = gather(place(np.arange(4), mesh, BY_DEVICE)).tolist()
+gradients = place(np.arange(4.0, dtype=np.float32), mesh, BY_DEVICE)
+found["gathered"] = gather(gradients).tolist()
+mean = jax.shard_map(
+    _mean_of_all, mesh=mesh, in_specs=BY_DEVICE, out_specs=EVERYWHERE, check_vma=False
+)
+mean = jax.jit(mean)(gradients)
+found["means"] = [np.asarray(shard.data).tolist() for shard in mean.addressable_shards]
 print(json.dumps(found), flush=True)
 if number == 1:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -147,6 +155,7 @@ def test_two_processes_agree_fail_together_and_do_not_wait_for_one_that_is_gone(
     assert second["failed"] == "no such file"
     assert first["mesh"] == second["mesh"] == [2, 2]
     assert first["gathered"] == second["gathered"] == [0, 1, 2, 3]
+    assert first["means"] == second["means"] == [[1.5], [1.5]]
     assert [process.returncode for process in both] == [3, -signal.SIGKILL], error
 
 

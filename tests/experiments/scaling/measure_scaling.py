@@ -10,7 +10,6 @@ it shows what splitting the work costs; it cannot show what waiting for a networ
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import re
 import time
@@ -18,10 +17,10 @@ import time
 import jax
 import numpy as np
 
-from agent.learning import trainer as training
+from agent.learning import compiled
 from agent.learning.mesh import BY_HOST, make_mesh, place
 from agent.learning.trainer import Trainer
-from tests.helpers.training_for_tests import SMALL, tasks
+from tests.helpers.training_for_tests import SMALL, changed, tasks
 
 _COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -45,21 +44,20 @@ def exchanged(hlo: str) -> dict[str, int]:
 
 def measure(num_devices: int, num_hosts: int, iterations: int) -> tuple[float, dict[str, int]]:
     """Processor seconds of an iteration, and bytes exchanged by one update."""
-    agent = SMALL.agent
-    agent = dataclasses.replace(
-        agent,
-        self_play=dataclasses.replace(agent.self_play, num_games=8 * num_devices),
-        train=dataclasses.replace(
-            agent.train, batch_size=32 * num_devices, updates_per_iteration=1
-        ),
+    config = changed(
+        SMALL,
+        agent={
+            "self_play": {"num_games": 8 * num_devices},
+            "train": {"batch_size": 32 * num_devices, "updates_per_iteration": 1},
+        },
+        replay={"capacity": 1024 * num_devices},
+        seed_games=False,
     )
-    replay = dataclasses.replace(SMALL.replay, capacity=1024 * num_devices)
-    config = dataclasses.replace(SMALL, agent=agent, replay=replay, seed_games=False)
     mesh = make_mesh(num_devices, num_hosts)
     trainer = Trainer(config, tasks(12, 16), mesh=mesh)
     key = trainer._replicate(jax.random.key(0))
     state = (trainer._train_state, place(trainer._replay_state, mesh, BY_HOST), key)
-    hlo = training._learn.lower(config, mesh, *state).compile().as_text()
+    hlo = compiled.learn.lower(config, mesh, *state).compile().as_text()
     trainer.iterate()
     began = time.process_time()
     for _ in range(iterations):
