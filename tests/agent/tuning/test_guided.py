@@ -172,6 +172,7 @@ def test_it_ends_when_every_neighbour_was_tried_or_the_time_is_over(make):
 
 
 @pytest.mark.requires_libtpu
+@pytest.mark.slow
 def test_the_real_compiler_is_never_made_slower_and_does_what_was_checked():
     real = Contended()
     search = guided_search(
