@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 
 import numpy as np
@@ -117,8 +118,10 @@ def test_what_a_mapping_missed_is_planned_with_until_it_is_given_up(loop):
 
 
 def test_a_plan_under_sampled_costs_is_new_and_would_be_the_fastest_under_them(monkeypatch, loop):
-    problem = mg.random_problem(3, 12)
-    best = plan(problem, (), np.random.default_rng(0))  # all that local search finds
+    problem = mg.random_problem(3, 24)
+    short = functools.partial(plan, rounds=4)
+    monkeypatch.setattr(compiler_loop, "plan", short)
+    best = short(problem, (), np.random.default_rng(0))  # all that local search finds
     cycles = mg.latency(problem, best).cycles
     loop.extraction.problem = problem
     loop.candidates["greedy"] = compiled(best, cycles)

@@ -138,6 +138,7 @@ def _is_same_bench(cases, farm, tmp_path):
     assert [x.read_bytes() for x in files[0]] == [x.read_bytes() for x in files[1]]
 
 
+@pytest.mark.slow
 def test_a_bench_on_a_farm_is_the_same_and_lost_pairs_are_run_again(cases, tmp_path):
     with LocalFarm() as farm:
         _is_same_bench(cases, farm, tmp_path)
