@@ -18,7 +18,7 @@ from agent.cli.interrupts import importing
 @pair_filters
 @click.option("--contender", "contenders", multiple=True, metavar="NAME",
               help="optimize, learned_greedy, knobs or hill_climbing, which are all that race by"
-              " default; or a solver, such as cpsat, in the agent's place. Several times for"
+              " default; or a solver, such as cpsat, in the planner's place. Several times for"
               " several.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(1, 1e6), default=120.0, show_default=True,
               help="Time for one run, the start of its process included.")  # fmt: skip

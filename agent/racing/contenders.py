@@ -22,7 +22,7 @@ from malloc_game.platform import num_cores
 from malloc_game.solvers import SOLVERS
 from workloads.baselines import COMPILER_BASELINES
 from workloads.benchmark import rows
-from workloads.benchmark.keeping import Progress
+from workloads.benchmark.keeping import Keeper, Progress
 from workloads.benchmark.rows import RaceRow
 from workloads.errors import WorkloadError
 from workloads.programs.suite_problems import Pair
@@ -67,23 +67,24 @@ def race(
     Raises: MallocGameError: `out` cannot be written, or what is there cannot be read.
     """
     with rows.race_results(out) as journal:
-        done = {row.key: row for row in journal.read()}
+        keeper = Keeper(journal, _describe, progress)
+        done = keeper.done
         tasks = [(pair, name, seed) for pair in pairs for seed in seeds for name in contenders]
 
         def key(pair: Pair, name: str, seed: int) -> tuple:
             return pair.name, name, seed, seconds
 
         todo = [task for task in tasks if (row := done.get(key(*task))) is None or row.error]
-        number = len(tasks) - len(todo)
+        keeper.begin(len(tasks) - len(todo), len(tasks), "runs are there")
         for pair, name, seed in todo:
-            progress(number, len(tasks), f"{pair.name}: {name}, seed {seed}")
-            row = _run_one(pair, name, seconds, seed, child)
-            journal.append(row)
-            done[row.key] = row
-            number += 1
-            what = row.error or f"estimated ratio {row.speedup:.4f}"
-            progress(number, len(tasks), f"{pair.name}: {name}, seed {seed}: {what}")
+            keeper.say(f"{pair.name}: {name}, seed {seed}")
+            keeper.keep(_run_one(pair, name, seconds, seed, child))
         return [done[key(*task)] for task in tasks]
+
+
+def _describe(row: RaceRow) -> str:
+    what = row.error or f"estimated ratio {row.speedup:.4f}, found by {row.found_by}"
+    return f"{row.pair}: {row.contender}, seed {row.seed}: {what}"
 
 
 def _run_one(pair: Pair, name: str, seconds: float, seed: int, child: Sequence[str]) -> RaceRow:

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import malloc_game as mg
-from agent.tuning.compiler_loop import RESERVE, CompilerLoop, Progress, probing_seconds
+from agent.tuning.compiler_loop import RESERVE, CompilerLoop, probing_seconds
 from agent.tuning.outcome import Improvement
 from malloc_game.platform import num_cores
 from malloc_game.solvers import Result, solve
 from workloads.compiler.session import CompilerSession
+from workloads.progress import Progress, silent
 
 _SHARE = 0.5  # of the time that is left besides, for one solve: the next one has corrected costs
 _LEAST_SECONDS = 2.0
@@ -41,7 +42,7 @@ def solve_and_compile(
     *,
     seed: int,
     deadline: float,
-    progress: Progress = lambda message: None,
+    progress: Progress = silent,
 ) -> Solved:
     """Solve, compile what was found, learn what it costs, and so on until the deadline.
 

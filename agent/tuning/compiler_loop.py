@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -36,8 +36,8 @@ from workloads.extraction.pipeline import extract_session
 from workloads.loop.calibration import calibrate, latency_deviation
 from workloads.loop.correction import Round, correct
 from workloads.loop.verification import MODES, Repairs, Verification, verify
+from workloads.progress import Progress
 
-Progress = Callable[[str], None]
 # Share of the time for asking the compiler what it refuses: seconds for most programs, but minutes
 # where every question is a full compile. What was not asked comes to light when it is proposed.
 _PROBING_SHARE, _MIN_PROBING_SECONDS = 0.1, 10.0
@@ -50,9 +50,9 @@ _OF_FIRST = 2.5
 RESERVE = 1.5
 # A value that this many compiles would not put in alternate memory is taken as refused.
 _REFUSALS = 2
-# Before the search has something to promise: variants, what is worth having, the best so far.
+# Before the search has something to compile: variants, what is worth having, the best so far.
 _FIRST_CHECKS = 20
-# What the search promises is compiled if it is so much below the best so far.
+# A state of the search is compiled if it is predicted so much below the best so far.
 _WORTH_A_COMPILE = 0.999
 # A kill may be the fault of one mapping, which needs too much memory; so many in a row are not.
 _MAX_KILLS = 3

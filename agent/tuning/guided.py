@@ -2,18 +2,17 @@
 
 A state is a set of values that must stay in default memory, one of computed values that must be in
 alternate memory, and an order in which XLA places values. Everything else is left to XLA, with its
-slices, evictions and prefetches across programs, so that XLA's default is the empty state. The fast
-check (`placement`) says in about half a second what the compiler makes of a state; the learned
-costs and the simulator say what it is worth. The most promising states are compiled, which corrects
-the costs, and the search goes on.
+slices, evictions and prefetches across programs, so that XLA's default is the empty state. A
+placement dry run says in about half a second what the compiler makes of a state; the learned
+costs and the simulator say what it is worth. The states of fewest predicted cycles are compiled,
+which corrects the costs, and the search goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from workloads.costs.judge import CompiledLatency
 from workloads.errors import CompileError
 from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
+from workloads.overrides.packing import shaken
 from workloads.overrides.permits import Benefits, placeable, placing_first, values_inside
 from workloads.overrides.text import EXACT_OPTIONS, keep_value, pin_value
 
@@ -35,7 +35,6 @@ _POOL_SHARE, _POOL_LEAST = 1 / 3, 6
 _MAX_TRIES = 50  # moves drawn before the neighbourhood counts as exhausted
 # Shares of the values worth having that are kept out to begin with, the least dense ones.
 _CUTS = (0.0, 0.05, 0.15)
-_SHAKEN, _SHAKE = 0.1, 0.2  # share of the order that moves, by what share of its length
 # Compiler options that a state may come with; the first is XLA's default.
 VARIANTS: tuple[Mapping[str, str], ...] = (
     {},
@@ -215,9 +214,7 @@ class GuidedSearch:
 
     def _shaken(self, order: tuple[int, ...]) -> tuple[int, ...]:
         """The order with some values moved up or down."""
-        is_moved = self._rng.random(len(order)) < _SHAKEN
-        step = self._rng.normal(scale=_SHAKE * len(order), size=len(order))
-        ranks = np.arange(len(order)) + is_moved * step
+        ranks = shaken(np.arange(len(order), dtype=np.float64), self._rng)
         return tuple(np.array(order)[np.argsort(ranks)].tolist())
 
     def step(self) -> bool:
@@ -236,12 +233,12 @@ class GuidedSearch:
     # -- compiles ----------------------------------------------------------------------------
 
     def compile_best(self, below: float = np.inf) -> Found | None:
-        """Compile the most promising state that was not; learn from it, and rank all states anew.
+        """Compile the best predicted state that was not; learn from it, and rank all states anew.
 
-        None if there is none that promises more than what was compiled, or fewer cycles than
+        None if none is predicted to be faster than what was compiled, or to have fewer cycles than
         `below`. Raises: CompileError: the compiler fails; the state is not tried again.
         """
-        state, predicted = self._most_promising()
+        state, predicted = self._best_predicted()
         if state is None or predicted >= min([below, *(f.cycles for f in self.found)]):
             return None
         options = state.options(self._extraction.problem)
@@ -262,12 +259,7 @@ class GuidedSearch:
     def _compile(self, options: Mapping[str, str]) -> tuple[CompiledLatency, Assignment]:
         return self._extraction.take_in(self._session.compile(options), "guided, compiled")
 
-    @property
-    def promise(self) -> float:
-        """Cycles predicted for the most promising state not yet compiled; infinite for none."""
-        return self._most_promising()[1]
-
-    def _most_promising(self) -> tuple[State | None, float]:
+    def _best_predicted(self) -> tuple[State | None, float]:
         """Of the states not yet compiled the one with fewest cycles predicted, and these."""
         left = ((s, c) for s, c in self._predicted.items() if s not in self._compiled)
         return min(left, key=lambda item: item[1], default=(None, np.inf))
@@ -276,59 +268,3 @@ class GuidedSearch:
     def best(self) -> Found | None:
         """The fastest compiled state."""
         return min(self.found, key=lambda f: f.cycles, default=None)
-
-
-def guided_search(
-    session: CompilerSession,
-    extraction: Extraction,
-    xla_default: Assignment,
-    *,
-    starts: Iterable[Assignment] = (),
-    deadline: float | None = None,
-    max_checks: int | None = None,
-    max_compiles: int | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda message: None,
-) -> GuidedSearch:
-    """Search and compile by turns until the deadline (`time.monotonic()`) or the limits are met.
-
-    starts: mappings whose values in default memory are kept there to begin with, such as game
-    plans. About as much time goes into checks as into compiles. Give a deadline or both limits.
-
-    Raises:
-      CompilerKilled: the compiler was killed.
-    """
-    search = GuidedSearch(session, extraction, xla_default, seed)
-    compile_seconds, checks_between = 0.0, 8
-
-    def is_over() -> bool:
-        late = deadline is not None and time.monotonic() + 0.5 * compile_seconds > deadline
-        return late or (max_checks is not None and search.checks >= max_checks)
-
-    first = [State(variant=i) for i in range(1, len(VARIANTS))]
-    first += [search.guided_by(start) for start in starts]
-    for state in first:
-        if is_over():
-            break
-        search.consider(state)
-    is_left = True
-    while True:
-        began, checks = time.monotonic(), search.checks
-        while is_left and not is_over():
-            spent = time.monotonic() - began
-            if search.checks - checks >= checks_between and spent >= compile_seconds:
-                break
-            is_left = search.step()
-        if max_compiles is not None and len(search.found) >= max_compiles:
-            return search
-        began = time.monotonic()
-        found = search.compile_best()
-        if found is not None:
-            compile_seconds = time.monotonic() - began
-            progress(
-                f"guided: predicted {found.predicted:,.0f}, compiled {found.cycles:,.0f} cycles;"
-                f" {len(found.state.kept)} values kept, {len(found.state.pinned)} pinned,"
-                f" {search.checks} checks"
-            )
-        if is_over() or (found is None and not is_left):
-            return search

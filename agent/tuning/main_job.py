@@ -17,7 +17,7 @@ from agent.planner import finders
 from agent.planner.pretrained_planner import make_planner
 from agent.planner.problem_planner import ProblemPlanner
 from agent.tuning.background import BackgroundPlanner
-from agent.tuning.compiler_loop import CompilerLoop, Progress, probing_seconds
+from agent.tuning.compiler_loop import CompilerLoop, probing_seconds
 from agent.tuning.outcome import FAILED, NOT_TRIED, PLANNED, Missing, Outcome, Planned
 from agent.tuning.proposing import Proposing, turn_seconds
 from agent.tuning.turns import take_turns
@@ -26,16 +26,13 @@ from malloc_game.solvers.decode import greedy_assignment
 from workloads.compiler.session import OVERRIDES_OPTION, CompilerSession
 from workloads.errors import CompileError
 from workloads.overrides.text import EXACT_OPTIONS, overrides
+from workloads.progress import Progress, silent
 
 # Share of the budget for compiles that only teach costs, before anything is planned with them.
 _CALIBRATION_SHARE = 0.1
 # Share of it for the rounds of greedy, of which one is made in any case.
 _GREEDY_SHARE = 0.2
 INTERRUPTED = "interrupted"
-
-
-def _no_progress(message: str) -> None:
-    del message
 
 
 def optimize(
@@ -64,7 +61,7 @@ def optimize(
       WorkloadError: the program or target cannot be used; CompileError: the compiler failed at one
         of the first two compiles.
     """
-    say = progress or _no_progress
+    say = progress or silent
     began = time.monotonic()
     with CompilerSession(program, target, timeout=timeout) as session:
         loop = CompilerLoop(session, say)
@@ -179,7 +176,7 @@ def plan_offline(
 
     A fault of planning, or Ctrl-C, ends it early: see `optimize`.
     """
-    say = progress or _no_progress
+    say = progress or silent
     began = time.monotonic()
     decisions = int(mg.encode(problem).num_decisions)
     found: dict[str, tuple[mg.Assignment, str]] = {

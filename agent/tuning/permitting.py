@@ -25,7 +25,7 @@ from workloads.extraction.dry_run import dry_run_of, placed_by
 from workloads.extraction.extraction import Extraction
 from workloads.overrides.packing import SORT_ORDER_OPTION
 
-# Plans of our own are the agent's and greedy's business.
+# Plans of our own are the planner's and greedy's business.
 _STRATEGIES = ("permit_planned", "climb", "permit_wanted")
 SOURCE = "guided"
 _MAX_IDLE = 4  # choices in a row that came to nothing, not even a check
@@ -44,7 +44,7 @@ class Permitting:
         planned: Callable[[], mg.Assignment | None] = lambda: None,
     ):
         """planned: the best plan so far, if there is one; what it has inside is permitted once.
-        Where it promises to be the fastest, it is its turn."""
+        Where it may well be the fastest, it is its turn."""
         self._loop = loop
         self._planned = planned
         self._permitted: set[tuple[int, ...]] = set()  # masks
@@ -59,9 +59,10 @@ class Permitting:
         self._strategies = Strategies(self, seed, _STRATEGIES, self._plan)
 
     def take_turn(self) -> None:
-        """Compile one choice; none, if nothing promising comes to mind for as long as that takes.
+        """Compile one choice; none, if nothing that may be the fastest comes to mind for as long as
+        that takes.
 
-        Choices are checked before, where that is cheap. If no check promises anything, the next
+        Choices are checked before, where that is cheap. If no check leaves any hope, the next
         turn believes less in the costs that no compile has shown."""
         best = self._loop.best()
         self._strategies.note(best.compiled, best.assignment)

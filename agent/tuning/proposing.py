@@ -113,7 +113,7 @@ class Proposing:
         """What a search over what XLA may place thinks best."""
         if self._loop.guided is None:
             self._loop.start_guided(self._seed)
-        # As long as the compile that it leads to: checks are cheap, but promises are, too.
+        # As long as the compile that it leads to: checks are cheap, but so are predictions.
         seconds = max(_MIN_TURN_SECONDS, self._loop.seconds_per_compile)
         self._loop.guide(min(self._seconds, seconds))
         self._loop.compile_guided()

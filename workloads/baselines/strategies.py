@@ -23,6 +23,7 @@ from workloads.baselines.greedy_plans import ROUNDS, plan, with_costs_sampled, w
 from workloads.baselines.hill_climber import MAX_MOVED, keeping, move
 from workloads.errors import CompileError
 from workloads.overrides.comparison import compare
+from workloads.overrides.packing import shaken
 from workloads.overrides.permits import Benefits, placeable, placing_first, values_inside
 from workloads.overrides.text import EXACT_OPTIONS
 
@@ -31,7 +32,6 @@ from workloads.overrides.text import EXACT_OPTIONS
 _CUTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 # With slices or without, in the order of learned benefit per byte or in XLA's own.
 _STYLES = ((True, True), (False, False), (False, True), (True, False))
-_SHAKEN, _SHAKE = 0.1, 0.2  # share of the values whose order changes, by what share of the order
 _MARGIN = 1.05  # a plan may be predicted to be so much slower than the best compile, and be tried
 _FAR = 0.95  # of XLA's default: what is faster leaves it far behind
 _MAX_SAMPLES = 4  # of costs, for one choice that was not compiled before
@@ -194,9 +194,7 @@ class Strategies:
 
     def _shaken(self, priority: Mapping[int, float]) -> dict[int, float]:
         """Priorities (0, -1, -2 ...) with some values moved up or down the order."""
-        step = self.rng.normal(scale=_SHAKE * len(priority), size=len(priority))
-        step *= self.rng.random(len(priority)) < _SHAKEN
-        ranks = np.array(list(priority.values())) + step
+        ranks = shaken(np.array(list(priority.values())), self.rng)
         return dict(zip(priority, ranks.tolist(), strict=True))
 
     def _new_plan(self, turn: int) -> tuple[Problem, Assignment | None]:

@@ -23,6 +23,9 @@ SORT_ORDER_OPTION = "xla_tpu_msa_sort_order_overrides"
 # Buffers that the mapping says nothing about have priority 0: ours come before them.
 _FIRST = -(1 << 40)
 
+# A shaken order: the share of its values that move, by what share of its length.
+_SHAKEN, _SHAKE = 0.1, 0.2
+
 
 def placement_order(assignment: Assignment) -> list[int]:
     """Values with chunks, in an order in which each comes after all that lie below it."""
@@ -74,3 +77,9 @@ def in_this_order(problem: Problem, values: Iterable[int]) -> str:
         for rank, value in enumerate(values)
         for name in definitions(problem, value)
     )
+
+
+def shaken(ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ranks of values in an order of placement, float64[N], some of them moved up or down."""
+    step = rng.normal(scale=_SHAKE * len(ranks), size=len(ranks))
+    return ranks + step * (rng.random(len(ranks)) < _SHAKEN)

@@ -10,9 +10,10 @@ import pytest
 
 import malloc_game as mg
 from agent.tuning import guided
-from agent.tuning.guided import VARIANTS, GuidedSearch, State, guided_search
+from agent.tuning.guided import VARIANTS, GuidedSearch, State
 from malloc_game.game.playing import follow_wanted
 from tests.helpers.contended import Contended
+from tests.helpers.guided_runs import guided_search
 from tests.helpers.toy import toy
 from workloads.compiler.session import OVERRIDES_OPTION
 from workloads.costs.judge import CompiledLatency
@@ -134,15 +135,15 @@ def test_a_compile_corrects_what_a_state_is_worth(make):
     _, extraction, default = make(compiled=1000.0)
     search = GuidedSearch(None, extraction, default)
     state = State(frozenset({HOG}))
-    promised = search.consider(state)
-    assert promised < _cycles(default) and search.promise == promised
+    predicted = search.consider(state)
+    assert predicted < _cycles(default)
     found = search.compile_best()
-    assert (found.state, found.predicted, found.cycles) == (state, promised, promised + 1000)
-    assert search.worth(state) == promised + 1000
+    assert (found.state, found.predicted, found.cycles) == (state, predicted, predicted + 1000)
+    assert search.worth(state) == predicted + 1000
     assert search._current == State(), "the default is the better one now"
 
 
-def test_nothing_is_compiled_that_promises_less_than_what_was(make):
+def test_nothing_is_compiled_that_is_predicted_slower_than_what_was(make):
     _, extraction, default = make()
     search = GuidedSearch(None, extraction, default)
     search.consider(State(frozenset({HOG})))

@@ -219,7 +219,7 @@ def test_what_a_check_shows_to_be_refused_is_not_compiled(dry_run, monkeypatch):
         permitting.try_options({"a": "2"})
 
 
-def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_less(
+def test_a_turn_whose_dry_runs_leave_no_hope_ends_and_the_next_believes_them_less(
     dry_run, monkeypatch
 ):
     permitting, loop, _ = make(lambda number: 50.0)
@@ -240,7 +240,7 @@ def test_a_turn_whose_checks_promise_nothing_ends_and_the_next_believes_them_les
     assert asked[number:] == [1.0] * (len(asked) - number)
 
 
-def test_a_turn_makes_way_for_a_plan_that_promises_more(dry_run, monkeypatch):
+def test_a_turn_makes_way_for_a_plan_that_may_be_faster(dry_run, monkeypatch):
     _, loop, _ = make(lambda number: 50.0)
     default, cycles = checking(dry_run, monkeypatch, loop, mg.all_default(loop.extraction.problem))
     compiled_to(loop, 0.99 * cycles)

@@ -142,6 +142,10 @@ def test_one_session_serves_many_options_with_one_process():
         kept = session.compile(options, overrides=KEEP_ALL)
         repeated = session.compile(options)
         assert child_pid(session) == pid
+        assert session.num_compiles == 2, "different ones; a repetition is none"
+        with pytest.raises(CompileError):
+            session.compile({"no_such_option": "1"})
+        assert session.num_compiles == 3, "what came to nothing was asked for, too"
     assert not is_running(pid)
     assert len(kept.msa["allocinfo"].splitlines()) == 1  # the header
     assert len(default.msa["allocinfo"].splitlines()) > 1
