@@ -298,8 +298,12 @@ class Trainer:
     def check_record(self, record: dict[str, Any]) -> None:
         """Raises: ConfigError if `record` is of training that was told something else."""
         own = self.record()
-        for name, what in (("config", "config"), ("tasks", "set of problems")):
-            if record.get(name) != own[name]:
+        # As it is read, for text of former versions has former names in it.
+        config = record.get("config")
+        is_own = isinstance(config, str) and TrainingConfig.from_json(config) == self.config
+        is_told = {"config": is_own, "set of problems": record.get("tasks") == own["tasks"]}
+        for what, is_same in is_told.items():
+            if not is_same:
                 raise ConfigError(
                     f"the checkpoint belongs to another {what}; resume with the one it was made"
                     " with, or give another --out"

@@ -152,6 +152,17 @@ def test_checkpoints_of_another_training_are_refused(problems, run):
         _resume(problems, run, dataclasses.replace(SMALL, max_decisions=1000))
 
 
+def test_a_checkpoint_of_this_training_is_known_by_the_former_names_of_its_fields():
+    trainer = Trainer(SMALL, tasks(12, 16))
+    record = trainer.record()
+    assert "lns_windows" in record["config"]
+    trainer.check_record(record | {"config": record["config"].replace("lns_windows", "stretches")})
+    with pytest.raises(ConfigError, match="another config"):
+        trainer.check_record(
+            record | {"config": dataclasses.replace(SMALL, seed_games=False).to_json()}
+        )
+
+
 def test_a_damaged_checkpoint_is_refused_with_its_name(problems, run):
     arrays = run / "checkpoints" / "2" / "arrays"
     files = [path for path in arrays.rglob("*") if path.is_file()]
