@@ -53,7 +53,7 @@ def shape(*dimensions, dtype=jnp.bfloat16):
 
 
 PROGRAMS = {
-    "chain": (chain, (shape(512, 512), [shape(512, 512)] * 3)),
+    "chain": (chain, (shape(256, 256), [shape(256, 256)] * 3)),
     "branches": (branches, (SCALAR, SQUARE, SQUARE)),
     "loop in a loop": (nested, (shape(6, 512, 512), shape(256, 512))),
     "tiny": (lambda x: x + 1, (shape(8, 128),)),

@@ -14,7 +14,7 @@ from workloads.hlo.module import Module, module_bytes
 from workloads.overrides.text import EXACT_OPTIONS, KEEP_EVERYTHING
 
 requires_libtpu = pytest.mark.requires_libtpu
-SQUARE = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
+SQUARE = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16)
 
 
 def all_default(fn, *args, target="v5e"):
@@ -113,7 +113,7 @@ def test_fingerprints_are_equal_for_repeated_layers_and_for_nothing_else():
             x = jnp.cumsum(jnp.tanh(x @ w), axis=0)
         return x @ wide
 
-    wide = jax.ShapeDtypeStruct((512, 1024), jnp.bfloat16)
+    wide = jax.ShapeDtypeStruct((256, 512), jnp.bfloat16)
     module = Module(all_default(layers, SQUARE, [SQUARE] * 4, wide).hlo)
     kinds = {}
     for instruction, _ in module.flattened():
