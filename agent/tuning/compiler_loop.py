@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,21 +14,16 @@ import malloc_game as mg
 from agent.planner import finders
 from agent.tuning.guided import VARIANTS, GuidedSearch, State
 from agent.tuning.outcome import (
-    CRASHED,
-    FAILED,
-    NOT_TRIED,
     REFUSED,
-    TIMED_OUT,
     Compiled,
-    Improvement,
     Missing,
 )
-from malloc_game.errors import one_line
+from agent.tuning.record import Record
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
 from workloads.compiler.session import Compiled as CompiledModule
 from workloads.compiler.session import CompilerSession
-from workloads.errors import CompileError, CompilerKilled, CompileTimeout, OverrideError
+from workloads.errors import CompileError
 from workloads.extraction.all_default import compiled_on_the_way
 from workloads.extraction.dry_run import dry_run_of
 from workloads.extraction.pipeline import extract_session
@@ -54,8 +48,6 @@ _REFUSALS = 2
 _FIRST_CHECKS = 20
 # A state of the search is compiled if it is predicted so much below the best so far.
 _WORTH_A_COMPILE = 0.999
-# A kill may be the fault of one mapping, which needs too much memory; so many in a row are not.
-_MAX_KILLS = 3
 _MAX_DRAWS = 4  # of costs, for a plan that is worth a compile
 
 
@@ -64,16 +56,13 @@ def probing_seconds(seconds: float) -> float:
     return max(seconds * _PROBING_SHARE, _MIN_PROBING_SECONDS)
 
 
-class CompilerLoop:
+class CompilerLoop(Record):
     """State of one run with the compiler in the loop."""
 
     def __init__(self, session: CompilerSession, say: Progress):
+        super().__init__(say)
         self.session = session
-        self.say = say
         self.deadline = float("inf")
-        self.candidates: dict[str, Compiled] = {}
-        self._missing: dict[str, Missing] = {}  # the last failure of each source
-        self._kills = 0  # of the compiler, one after the other
         self.refusals: dict[int, int] = {}
         self.repairs = Repairs()
         # What became of mappings, whoever made them: of those that were asked for, and of those
@@ -85,8 +74,6 @@ class CompilerLoop:
         self._given_up: frozenset[tuple[int, int | None]] = frozenset()
         self._to_plan: tuple[mg.Problem, frozenset, mg.Problem] | None = None
         self.guided: GuidedSearch | None = None
-        self.began = time.monotonic()
-        self.history: list[Improvement] = []
 
     def extract(self, probe_seconds: float) -> None:
         """The two compiles that every run needs, and the problem that comes of them.
@@ -133,11 +120,6 @@ class CompilerLoop:
         """See `Outcome.num_compiles`."""
         return self.session.num_compiles
 
-    @property
-    def xla_default_cycles(self) -> float:
-        """Compiled latency of XLA's default."""
-        return self.candidates["xla_default"].compiled
-
     def take_in(
         self, compiled: CompiledModule, source: str, found_by: str
     ) -> tuple[float, mg.Assignment]:
@@ -152,7 +134,6 @@ class CompilerLoop:
         )  # fmt: skip
         self.tried[_anonymous(found)] = candidate
         self._keep(candidate)
-        self._kills = 0
         share = judged.cycles / self.xla_default_cycles
         self.say(f"{found_by}: compiled {share:.3f} of XLA's default")
         return judged.cycles, found
@@ -213,14 +194,6 @@ class CompilerLoop:
         corrected and nothing is refused for good, it is the best."""
         self._given_up |= self._missed.get(_anonymous(assignment), frozenset())
 
-    def best(self) -> Compiled:
-        """The fastest of all candidates so far."""
-        return min(self.candidates.values(), key=lambda c: c.compiled)
-
-    def best_compiled(self) -> float:
-        """Its cycles."""
-        return self.best().compiled
-
     def may_be_best(self, assignment: mg.Assignment, deviations: float = 1.0) -> bool:
         """The lower-confidence-bound test: whether a mapping is new and may well be the fastest.
 
@@ -276,35 +249,6 @@ class CompilerLoop:
         )
         return True
 
-    def note_failure(self, source: str, found_by: str, error: CompileError) -> None:
-        """Remember and say that the compiler would not have what `source` asked for, or died.
-
-        Raises: CompilerKilled: it was killed again and again, so that nothing comes of going on.
-        """
-        self._kills = self._kills + 1 if isinstance(error, CompilerKilled) else 0
-        status = CRASHED
-        if isinstance(error, OverrideError):
-            status = REFUSED
-        elif isinstance(error, CompileTimeout):
-            status = TIMED_OUT
-        self._missing[source] = Missing(status, str(error))
-        self.say(f"{source}, {found_by}: {status} ({error})")
-        if self._kills >= _MAX_KILLS:
-            raise error
-
-    def note_fault(self, source: str, error: BaseException) -> None:
-        """Remember and say that planning failed, which is no fault of the compiler."""
-        self._missing[source] = Missing(FAILED, f"{type(error).__name__}: {one_line(error)}")
-        self.say(f"{source}: {FAILED} ({self._missing[source].reason})")
-
-    def missing(self, sources: Iterable[str]) -> dict[str, Missing]:
-        """Of these sources those without a mapping, and why."""
-        return {
-            source: self._missing.get(source, Missing(NOT_TRIED))
-            for source in sources
-            if source not in self.candidates
-        }
-
     def _note(self, source: str, found_by: str, done: Round) -> None:
         """Remember what became of a compile, and keep it if it is the best of its source."""
         if done.verification is None:
@@ -321,7 +265,6 @@ class CompilerLoop:
         predicted: float,
         found: Verification,
     ) -> Compiled:
-        self._kills = 0
         self._note_refusals(assignment, found)
         self._missed[_anonymous(assignment)] = found.missed
         candidate = Compiled(
@@ -384,18 +327,6 @@ class CompilerLoop:
             f"{finders.GUIDED}: predicted {found.predicted / default:.3f}, compiled"
             f" {found.cycles / default:.3f} of XLA's default after {self.guided.checks} dry runs"
         )
-
-    def _keep(self, candidate: Compiled) -> None:
-        """Let `candidate` stand for its source if nothing of that was faster."""
-        known = self.candidates.get(candidate.source)
-        if known is None or candidate.compiled < known.compiled:
-            self.candidates[candidate.source] = candidate
-            self._note_time(candidate.compiled, candidate.found_by)
-
-    def _note_time(self, cycles: float, found_by: str) -> None:
-        if not self.history or cycles < self.history[-1].cycles:
-            seconds = round(time.monotonic() - self.began, 2)
-            self.history.append(Improvement(seconds, cycles, found_by))
 
     def _realised(self, wanted: mg.Assignment, found: Verification) -> mg.Assignment:
         """What the compiler made of `wanted`, as a game of the problem; `wanted` if it is none."""
