@@ -22,7 +22,7 @@ from workloads.programs.training import train_mlp
 
 requires_libtpu = pytest.mark.requires_libtpu
 whole_suite = pytest.mark.whole_suite
-SQUARE = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
+SQUARE = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16)
 SCALAR = jax.ShapeDtypeStruct((), jnp.int32)
 
 
