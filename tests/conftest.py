@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from malloc_game.platform import configure_platform, has_libtpu
+from tests.slow import is_slow
 
 # Compiling takes tests longer than running what is compiled. Without these emitters it takes a
 # quarter less, and with JAX's own setting, which stands for LLVM's passes, a third less again.
@@ -64,6 +65,12 @@ def _compile_quickly() -> None:
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     if subprocess.run(attempt, env=environment, capture_output=True, check=False).returncode == 0:
         os.environ["XLA_FLAGS"] = flags
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what `tests.slow` has."""
+    if is_slow(item.nodeid):
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

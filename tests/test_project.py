@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 import malloc_game
 from malloc_game import platform
 from tests.helpers.paths import ROOT
+from tests.slow import SLOW, is_slow
 
 PACKAGES = ("malloc_game", "agent", "workloads")
 
@@ -280,3 +281,16 @@ def test_a_tpu_on_the_bus_without_a_device_file_cannot_be_used(tmp_path):
     _device_file(tmp_path, "vfio/vfio")
     _pci_device(tmp_path, "0x1ae0", "0x120000")
     assert not platform.has_tpu(tmp_path)
+
+
+# --- tests ------------------------------------------------------------------------------------
+
+
+def test_what_is_slow_exists():
+    for pattern in SLOW:
+        name, _, test = pattern.partition("::")
+        (path,) = (ROOT / "tests").rglob(name)
+        function = re.match(r"test_\w+", test)[0]
+        assert f"def {function}" in path.read_text(), pattern
+    assert is_slow("tests/a/test_annealer.py::test_a_planner_that_anneals_is_repeatable")
+    assert not is_slow("tests/a/test_annealer.py::test_annealing_finds_better_games")

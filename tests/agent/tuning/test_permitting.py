@@ -172,7 +172,7 @@ def test_a_permission_that_was_only_predicted_is_not_kept_as_the_best(dry_run, m
     strategies = permitting._strategies
     before = dataclasses.replace(strategies.best_permission, cycles=2 * cycles)
     strategies.best_permission = before
-    for _ in range(8):
+    for _ in range(3):
         permitting.take_turn()
     assert dry_run.asked and loop.session.asked == []
     assert strategies.best_permission is before
