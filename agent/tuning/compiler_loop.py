@@ -18,7 +18,7 @@ from agent.tuning.outcome import (
     Compiled,
     Missing,
 )
-from agent.tuning.record import Record
+from agent.tuning.record import Record, status_of
 from malloc_game.solvers.decode import greedy_assignment
 from workloads.baselines.greedy_plans import plan, with_costs_sampled, with_refusals
 from workloads.compiler.session import Compiled as CompiledModule
@@ -253,7 +253,8 @@ class CompilerLoop(Record):
         """Remember what became of a compile, and keep it if it is the best of its source."""
         if done.verification is None:
             self.tried.setdefault(_anonymous(done.assignment), None)
-            self._missing[source] = Missing(REFUSED, done.failure)
+            status = REFUSED if done.cause is None else status_of(done.cause)
+            self._missing[source] = Missing(status, done.failure)
         else:
             self._take_note(source, found_by, done.assignment, done.predicted, done.verification)
 

@@ -23,6 +23,13 @@ from workloads.progress import Progress
 _MAX_KILLS = 3
 
 
+def status_of(error: CompileError) -> str:
+    """What a failure of the compiler is called in an outcome."""
+    if isinstance(error, OverrideError):
+        return REFUSED
+    return TIMED_OUT if isinstance(error, CompileTimeout) else CRASHED
+
+
 class Record:
     """Keeps what was compiled, and what became of tries that came to nothing."""
 
@@ -53,11 +60,7 @@ class Record:
         Raises: CompilerKilled: it was killed again and again, so that nothing comes of going on.
         """
         self._kills = self._kills + 1 if isinstance(error, CompilerKilled) else 0
-        status = CRASHED
-        if isinstance(error, OverrideError):
-            status = REFUSED
-        elif isinstance(error, CompileTimeout):
-            status = TIMED_OUT
+        status = status_of(error)
         self._missing[source] = Missing(status, str(error))
         self.say(f"{source}, {found_by}: {status} ({error})")
         if self._kills >= _MAX_KILLS:

@@ -30,6 +30,7 @@ class Round:
     predicted: float  # cycles, by the costs as they were before this plan was compiled
     verification: Verification | None  # None: the compiler would not have it
     failure: str = ""  # then, why
+    cause: CompileError | None = None  # and what was raised
 
     @property
     def compiled(self) -> float | None:
@@ -134,7 +135,7 @@ def _compile(
     except CompilerKilled:
         raise
     except CompileError as error:
-        return Round(assignment, predicted, None, str(error))
+        return Round(assignment, predicted, None, str(error), error)
     return Round(assignment, predicted, found)
 
 

@@ -12,9 +12,10 @@ import pytest
 import malloc_game as mg
 from agent.tuning import compiler_loop
 from agent.tuning.compiler_loop import CompilerLoop
-from agent.tuning.outcome import Compiled
+from agent.tuning.outcome import CRASHED, REFUSED, Compiled, Missing
 from tests.helpers.mapped_by_name import PROBLEM, inside
 from workloads.baselines.greedy_plans import plan, with_costs_sampled
+from workloads.errors import CompileError, OverrideError
 from workloads.loop.correction import Round
 
 
@@ -144,3 +145,11 @@ def test_a_plan_under_sampled_costs_is_new_and_would_be_the_fastest_under_them(m
     assert another is None or another.masks != found.masks
     loop.candidates["greedy"] = compiled(best, 1.0)
     assert loop.plan_sampled(np.random.default_rng(0)) is None, "nothing can be so fast"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OverrideError("no room"), REFUSED), (CompileError("abort"), CRASHED)]
+)
+def test_a_round_of_greedy_that_failed_says_how(loop, error, status):
+    loop._note("greedy", "greedy", Round(inside("x"), 80.0, None, str(error), error))
+    assert loop.missing(["greedy"])["greedy"] == Missing(status, str(error))
